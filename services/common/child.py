@@ -1,0 +1,186 @@
+"""A module of this project in a process of its own, with limits on memory and CPU time.
+
+Hostile bytes are read in such a process: if a demuxer or decoder goes wrong, it alone is lost, and its end becomes a clear
+error. A child module ends with::
+
+    if __name__ == "__main__":
+        run_child(main)          # main(channel: Channel) -> None
+
+and its parent uses ``async with Child.start("services.x.y", limits=…) as child: await child.send(…); await child.receive()``.
+A ServiceError that ``main`` raises arrives at the parent's ``receive`` as the same class.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from services.common.channel import AsyncChannel, Buffer, Channel, ChannelClosed, Message, channel_pair
+from services.common.errors import InternalError, ServiceError, all_errors
+from services.common.logs import setup_logging
+
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a child may use before the kernel stops it. None: no limit."""
+
+    memory_bytes: int | None = None
+    """Address space."""
+
+    cpu_s: int | None = None
+    """CPU time of all its threads."""
+
+
+class ChildDied(Exception):
+    """A child ended without saying why; the text says how (signal, memory, CPU time)."""
+
+
+class Child:
+    """The parent's view of a child."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: AsyncChannel, limits: Limits) -> None:
+        self._process = process
+        self._channel = channel
+        self._limits = limits
+
+    @classmethod
+    async def start(
+        cls,
+        module: str,
+        *,
+        limits: Limits | None = None,
+        environment: dict[str, str] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> Self:
+        """Start ``python -m module``. Secrets of the parent's environment are not handed on; ``environment`` adds to it."""
+        limits = limits or Limits()
+        ours, theirs = channel_pair()
+        kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", module, str(theirs.fileno()), json.dumps(asdict(limits)), *arguments,
+                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=kept | (environment or {}),
+            )  # fmt: skip
+        finally:
+            theirs.close()
+        return cls(process, await AsyncChannel.over(ours), limits)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    async def send(self, kind: str, payload: Buffer = b"", **fields: Any) -> None:
+        """Send one message.
+
+        Raises:
+            ChildDied: the child is gone.
+        """
+        try:
+            await self._channel.send(kind, payload, **fields)
+        except ChannelClosed as error:
+            raise ChildDied(await self._how_it_ended()) from error
+
+    async def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises:
+            ServiceError: the child raised it.
+            ChildDied: the child ended without a word.
+        """
+        try:
+            message = await self._channel.receive()
+        except ChannelClosed as error:
+            raise ChildDied(await self._how_it_ended()) from error
+        if message.kind == "error":
+            raise error_from_fields(message.fields)
+        return message
+
+    def kill(self) -> None:
+        """End the child now."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> int:
+        """Wait for the child's end; returns its exit code."""
+        return await self._process.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._channel.close()
+        self.kill()
+        await asyncio.shield(self._process.wait())
+
+    async def _how_it_ended(self) -> str:
+        try:
+            code = await asyncio.wait_for(self._process.wait(), timeout=5)
+        except TimeoutError:
+            return "it closed its channel and went on"
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and self._limits.cpu_s):
+            return f"it was stopped by the kernel, perhaps after its {self._limits.cpu_s} s of CPU time"
+        if code < 0:
+            return f"it was ended by {signal.Signals(-code).name}"
+        return f"it exited with code {code}"
+
+
+def error_from_fields(fields: dict[str, Any]) -> ServiceError:
+    """The error that :func:`error_fields` described; an unknown class becomes InternalError."""
+    cls = all_errors().get(str(fields.get("reason")), InternalError)
+    return cls(str(fields.get("message", "")), field=str(fields.get("field", "")), retry_after_s=fields.get("retry_after_s"))
+
+
+def error_fields(error: ServiceError) -> dict[str, Any]:
+    """The fields of a message of kind "error"."""
+    return {"reason": type(error).__name__, "message": error.message, "field": error.field, "retry_after_s": error.retry_after_s}
+
+
+def run_child(main: Callable[[Channel], None]) -> None:
+    """The child's side: apply the limits, run ``main`` on the channel, report its error, exit."""
+    setup_logging(os.environ.get("SEEDVR2_SERVICE", "child"))
+    end, limits = int(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
+    _die_with_parent()
+    _apply(limits)
+    channel = Channel(socket.socket(fileno=end))
+    try:
+        main(channel)
+    except ChannelClosed:
+        sys.exit(0)
+    except MemoryError:
+        _report(channel, InternalError("It needs more memory than a helper process may have."))
+    except ServiceError as error:
+        _report(channel, error)
+
+
+def _report(channel: Channel, error: ServiceError) -> None:
+    with contextlib.suppress(ChannelClosed):
+        channel.send("error", **error_fields(error))
+    sys.exit(1)
+
+
+def _apply(limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    if limits.cpu_s is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
+
+
+def _die_with_parent() -> None:
+    # The parent may be killed with -9 and then can't end its children itself.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

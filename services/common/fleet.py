@@ -1,0 +1,91 @@
+"""What a worker says about itself."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerModel:
+    """A model that a worker has loaded."""
+
+    name: str
+    """Name in the model list."""
+
+    title: str
+    """For people."""
+
+    hash: str
+    """SHA-256 over its files."""
+
+    dtype: str
+    """Compute type."""
+
+    weight_format: str
+    """How its weights are stored."""
+
+    size_multiple: int
+    """Frame sides are padded to multiples of this."""
+
+    temporal_factor: int
+    """Frames a latent."""
+
+    window_latents: int
+    """Latents that the transformer takes at a time."""
+
+    overlap_latents: int
+    """Latents that consecutive windows share."""
+
+    parameters: int
+    """Number of weights."""
+
+    colours: tuple[str, ...]
+    """Colour modes that it offers, the default first."""
+
+    context_frames: int = 0
+    """Frames that warm the state up after a span border that is no cut."""
+
+    detail: str = ""
+    """What to expect of it, a sentence for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """A worker's answer to Status."""
+
+    worker_id: str
+    """Unique for each start of the process."""
+
+    pool: str
+    """Its pool's name."""
+
+    state: str
+    """starting, ready, busy, draining or broken."""
+
+    models: tuple[WorkerModel, ...]
+    """What it serves."""
+
+    fingerprint: str
+    """Hash of ``facts``: workers with the same one give the same bytes."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    """Code version, device, dtype, kernels, encoder, threads."""
+
+    ranks: int = 1
+    """Processes with a device each."""
+
+    slots: int = 1
+    """Spans that it takes at a time."""
+
+    free_slots: int = 1
+    """Of these, free now."""
+
+    megapixels_per_second: float = 0.0
+    """Measured speed in output megapixels; 0: not measured yet."""
+
+    memory_bytes: int = 0
+    """Of one device, or of the host where there is none."""
+
+    detail: str = ""
+    """Why it is broken, or what it is waiting for."""
+
+    version: str = ""
+    """Of this software."""

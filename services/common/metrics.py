@@ -1,0 +1,113 @@
+"""All metrics of the project, by service: names, labels, units. ``docs/metrics.md`` lists them and a test compares.
+
+No label carries a job or an owner. Ids belong into logs.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from services.common.errors import SettingsError
+
+_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class InferenceMetrics:
+    """What an inference pod measures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.stage_duration = Histogram(
+            "seedvr2_stage_duration_seconds", "Time that one batch of frames spent in a stage.", ["stage"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.span_duration = Histogram(
+            "seedvr2_span_duration_seconds", "Time from a span's header to its end.", buckets=_SECONDS, registry=registry
+        )
+        self.frames = Counter(
+            "seedvr2_frames_restored_total", "Frames that left the pipeline, context not counted.", registry=registry
+        )
+        self.pixels = Counter("seedvr2_pixels_restored_total", "Output pixels of these frames.", registry=registry)
+        self.concealed = Counter(
+            "seedvr2_frames_concealed_total", "Frames that could not be decoded and repeat the one before.", registry=registry
+        )
+        self.spans = Counter(
+            "seedvr2_spans_total", "Spans by outcome: done, cancelled, failed, handed_back.", ["outcome"], registry=registry
+        )
+        self.queue = Gauge("seedvr2_queue_spans", "Spans that wait for the ranks.", registry=registry)
+        self.in_flight = Gauge("seedvr2_spans_in_flight", "Spans that are being restored.", registry=registry)
+        self.ready = Gauge("seedvr2_ready", "1 while every rank has passed its self-test and spans are taken.", registry=registry)
+        self.rank_starts = Counter(
+            "seedvr2_rank_starts_total",
+            "Rank processes started; more than the number of ranks means that some died.",
+            registry=registry,
+        )
+        self.model_load = Gauge(
+            "seedvr2_model_load_seconds", "Time from a rank's start to its passed self-test.", ["rank"], registry=registry
+        )
+        self.memory = Gauge("seedvr2_rank_memory_bytes", "Resident memory of a rank's process.", ["rank"], registry=registry)
+        self.gpu_memory = Gauge("seedvr2_gpu_memory_bytes", "Memory that a rank holds on its GPU.", ["rank"], registry=registry)
+        self.info = Gauge(
+            "seedvr2_worker_info",
+            "Always 1; the labels tell what this worker is.",
+            ["pool", "fingerprint", "device", "version"],
+            registry=registry,
+        )
+
+
+class GatewayMetrics:
+    """What a gateway measures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.jobs = Gauge("seedvr2_jobs", "Jobs that have not ended, by state.", ["state"], registry=registry)
+        self.jobs_ended = Counter("seedvr2_jobs_ended_total", "Jobs that ended, by state.", ["state"], registry=registry)
+        self.job_duration = Histogram(
+            "seedvr2_job_duration_seconds",
+            "Time from creation to the end of a job.",
+            buckets=(*_SECONDS, 3600, 7200),
+            registry=registry,
+        )
+        self.queued_megapixels = Gauge(
+            "seedvr2_queued_megapixels", "Output megapixels of spans that wait for a worker.", ["pool"], registry=registry
+        )
+        self.workers = Gauge("seedvr2_workers", "Workers by state.", ["state"], registry=registry)
+        self.span_retries = Counter(
+            "seedvr2_span_retries_total", "Spans that were sent again, by the error's class.", ["reason"], registry=registry
+        )
+        self.segments = Counter("seedvr2_segments_stored_total", "Segments stored.", registry=registry)
+        self.segments_reused = Counter(
+            "seedvr2_segments_reused_total", "Segments that were found in the store and not restored again.", registry=registry
+        )
+        self.upload_bytes = Counter("seedvr2_upload_bytes_total", "Bytes received in uploads.", registry=registry)
+        self.download_bytes = Counter("seedvr2_download_bytes_total", "Bytes sent in downloads.", registry=registry)
+        self.requests = Counter(
+            "seedvr2_requests_total", "Calls answered, by method and status code.", ["method", "code"], registry=registry
+        )
+        self.join_duration = Histogram(
+            "seedvr2_join_duration_seconds", "Time to join a result.", buckets=_SECONDS, registry=registry
+        )
+
+
+class UiMetrics:
+    """What the web page's server measures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "seedvr2_ui_requests_total",
+            "Requests to the file routes, by route and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.upload_bytes = Counter("seedvr2_ui_upload_bytes_total", "Bytes received from browsers.", registry=registry)
+        self.download_bytes = Counter("seedvr2_ui_download_bytes_total", "Bytes sent to browsers.", registry=registry)
+        self.jobs = Counter("seedvr2_ui_jobs_total", "Jobs created from the page.", registry=registry)
+
+
+def serve_metrics(address: str, registry: CollectorRegistry) -> None:
+    """Answer ``GET /metrics`` on ``host:port`` from a thread of this process.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        start_http_server(int(port), host or "0.0.0.0", registry=registry)  # noqa: S104 - scraped from other pods
+    except OSError as error:
+        raise SettingsError(f"Can't serve metrics on {address}: {error.strerror}; choose another port.") from error

@@ -1,0 +1,212 @@
+"""How a video is cut and joined: plan, spans, segments. Pure: no files, no network, no pixels.
+
+A plan is written once for a job and never changes; a span's result is a function of the source frames, the plan and the
+seed, so a retry on another worker gives the same bytes.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Restored frames [first, end), encoded together; the unit that is stored."""
+
+    first: int
+    """Source index of its first frame, a keyframe of the result."""
+
+    end: int
+    """Source index after its last frame."""
+
+    @property
+    def name(self) -> str:
+        """Object name under the span's key."""
+        return f"{self.first:08d}-{self.end:08d}.mp4"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Consecutive source frames [first, end) that one worker restores in order; the unit of dispatch and retry."""
+
+    index: int
+    """Position in the plan, from 0."""
+
+    first: int
+    """Source index of the first frame that is kept."""
+
+    end: int
+    """Source index after the last one."""
+
+    context: int
+    """Frames before ``first`` that only warm the state up; 0 after a cut."""
+
+    segments: tuple[Segment, ...]
+    """Cuts of the restored frames, in order, covering [first, end)."""
+
+    @property
+    def frames(self) -> int:
+        """Frames kept."""
+        return self.end - self.first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePlan:
+    """All that decides the pixels of a span besides its frames. Sent to the worker as it is."""
+
+    model: str
+    """Name in the model list."""
+
+    model_hash: str
+    """Of the weights that must be loaded."""
+
+    fingerprint: str
+    """Of the workers that may restore it."""
+
+    dtype: str
+    """Compute type, for example float32."""
+
+    weight_format: str
+    """How the weights are stored, for example float16."""
+
+    width: int
+    """Output width in pixels."""
+
+    height: int
+    """Output height in pixels."""
+
+    seed: int
+    """Of the noise."""
+
+    noise: str = "per-latent-sha256-v1"
+    """How noise is drawn from the seed."""
+
+    colour: str = "wavelet"
+    """Colour transfer from the source: wavelet or none."""
+
+    window_latents: int = 0
+    """Latents that the transformer takes at a time."""
+
+    overlap_latents: int = 0
+    """Latents that consecutive windows share."""
+
+    tile_size: int = 0
+    """Side of a VAE tile in pixels; 0: not tiled."""
+
+    tile_overlap: int = 0
+    """Pixels that neighbouring tiles share."""
+
+    encoder: str = "libx264"
+    """FFmpeg's name of the encoder."""
+
+    encoder_options: tuple[tuple[str, str], ...] = ()
+    """Its options, sorted by name."""
+
+    output_pixel_format: str = "yuv420p"
+    """FFmpeg's name of the encoded pixel format."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A job's plan."""
+
+    source_sha256: str
+    """Of the source file."""
+
+    source_width: int
+    """Pixels, as stored."""
+
+    source_height: int
+    """Pixels, as stored."""
+
+    first: int
+    """Source index of the job's first frame."""
+
+    end: int
+    """Source index after its last frame."""
+
+    restore: RestorePlan
+    """What decides the pixels."""
+
+    spans: tuple[Span, ...]
+    """In order, covering [first, end)."""
+
+    container: str
+    """mp4 or mkv."""
+
+    pool: str = ""
+    """Pool that restores it; empty: any."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Of this record."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of the result."""
+        return self.end - self.first
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, in order."""
+        return tuple(segment for span in self.spans for segment in span.segments)
+
+    def span_key(self, span: Span) -> str:
+        """Where the span's segments are stored: equal for equal source, frames and plan, whatever the job."""
+        parts = [self.source_sha256, span.first, span.end, span.context, [s.name for s in span.segments], asdict(self.restore)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def lay_out_spans(
+    first: int, end: int, *, span_frames: int, segment_frames: int, cuts: Sequence[int] = (), context_frames: int = 0
+) -> tuple[Span, ...]:
+    """Cut [first, end) at every cut and, between cuts, where a span would get longer than ``span_frames``.
+
+    A stretch between cuts is divided as evenly as possible, so that no span is tiny. ``context_frames`` go before a span that
+    doesn't start at a cut or at the beginning.
+    """
+    if not first < end or span_frames < 1 or segment_frames < 1:
+        raise ValueError(f"no spans for frames [{first}, {end}), {span_frames} a span, {segment_frames} a segment")
+    borders = [first, *sorted({c for c in cuts if first < c < end}), end]
+    spans: list[Span] = []
+    for start, stop in itertools.pairwise(borders):
+        count = -(-(stop - start) // span_frames)
+        edges = [start + (stop - start) * i // count for i in range(count + 1)]
+        for a, b in itertools.pairwise(edges):
+            context = min(context_frames, a - start)
+            spans.append(Span(index=len(spans), first=a, end=b, context=context, segments=_segments(a, b, segment_frames)))
+    return tuple(spans)
+
+
+def _segments(first: int, end: int, segment_frames: int) -> tuple[Segment, ...]:
+    starts = range(first, end, segment_frames)
+    return tuple(Segment(first=a, end=min(a + segment_frames, end)) for a in starts)
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    """The stored form of a plan."""
+    return json.dumps(asdict(plan), sort_keys=True).encode()
+
+
+def plan_from_json(data: bytes) -> Plan:
+    """Read :func:`plan_to_json` back.
+
+    Raises:
+        ValueError: another schema version, or not a plan.
+    """
+    record: dict[str, Any] = json.loads(data)
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"a plan of schema version {record.get('schema_version')}; this release reads {SCHEMA_VERSION}")
+    spans = tuple(_span(s) for s in record.pop("spans"))
+    restore = record.pop("restore")
+    options = tuple((name, value) for name, value in restore.pop("encoder_options"))
+    return Plan(restore=RestorePlan(**restore, encoder_options=options), spans=spans, **record)
+
+
+def _span(record: dict[str, Any]) -> Span:
+    segments = tuple(Segment(**s) for s in record.pop("segments"))
+    return Span(segments=segments, **record)
