@@ -103,9 +103,8 @@ _HANDLER_KINDS: dict[tuple[bool, bool], Callable[..., Any]] = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
-_HANDLER_FIELDS = dict(
-    zip(_HANDLER_KINDS.values(), ("unary_unary", "unary_stream", "stream_unary", "stream_stream"), strict=True)
-)
+_HANDLER_NAMES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_HANDLER_FIELDS = dict(zip(_HANDLER_KINDS.values(), _HANDLER_NAMES, strict=True))
 
 
 def _wrap_unary(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,46 @@
+# Every command people type; `.ci/run` uses the same ones. Each target makes what it needs and is quick the second time.
+PY := .venv/bin/python
+PB := services/common/pb/seedvr2/v1/.stamp
+
+.PHONY: setup proto demo run test lint format bench lock clean
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(PB)    ## .venv with everything, and the generated gRPC code
+
+.PHONY: venv
+venv:
+	@scripts/setup.sh
+
+$(PB): protos/seedvr2/v1/*.proto | venv
+	$(PY) -m grpc_tools.protoc -Iservices/common/pb=protos --python_out=. --pyi_out=. --grpc_python_out=. $(wildcard protos/seedvr2/v1/*.proto)
+	@touch $@
+
+proto: $(PB)    ## gRPC code from protos/
+
+demo: setup     ## restore a bad clip through all services with the embedded model
+	$(PY) -m demo
+
+run: setup      ## the web page on this machine, http://127.0.0.1:7860
+	.venv/bin/seedvr2 up
+
+test: setup     ## all tests
+	$(PY) -m pytest
+
+lint: setup     ## ruff, mypy, import rules
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy && .venv/bin/lint-imports
+
+format: setup   ## what lint would change
+	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+bench: setup    ## speed, memory and wire overhead on this machine
+	$(PY) -m bench
+
+lock: setup     ## requirements.txt from requirements.in
+	scripts/lock.sh
+
+clean:          ## everything that make created
+	rm -rf .venv services/common/pb demo-output bench-output test-output
