@@ -6,6 +6,7 @@ is the back-pressure.
 """
 
 import asyncio
+import contextlib
 import json
 import select
 import socket
@@ -153,9 +154,12 @@ class AsyncChannel:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ChannelClosed("the other side is gone") from error
 
-    def close(self) -> None:
-        """Close this end."""
+    async def aclose(self) -> None:
+        """Send what is still buffered and close this end."""
         self._writer.close()
+        # What could not be sent any more is no concern of someone who closes.
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:

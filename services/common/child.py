@@ -70,7 +70,7 @@ class Child:
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, str(theirs.fileno()), json.dumps(asdict(limits)), *arguments,
+                sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), json.dumps(asdict(limits)), *arguments,
                 pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=kept | (environment or {}),
             )  # fmt: skip
         finally:
@@ -123,9 +123,12 @@ class Child:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        self._channel.close()
         self.kill()
-        await asyncio.shield(self._process.wait())
+        await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        await self._process.wait()
+        await self._channel.aclose()
 
     async def _how_it_ended(self) -> str:
         try:
@@ -151,10 +154,10 @@ def error_fields(error: ServiceError) -> dict[str, Any]:
 
 
 def run_child(main: Callable[[Channel], None]) -> None:
-    """The child's side: apply the limits, run ``main`` on the channel, report its error, exit."""
+    """The child's side (``arguments`` start at ``sys.argv[4]``): apply the limits, run ``main`` on the channel, report its error, exit."""
     setup_logging(os.environ.get("SEEDVR2_SERVICE", "child"))
-    end, limits = int(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
-    _die_with_parent()
+    end, parent, limits = int(sys.argv[1]), int(sys.argv[2]), Limits(**json.loads(sys.argv[3]))
+    _die_with_parent(parent)
     _apply(limits)
     channel = Channel(socket.socket(fileno=end))
     try:
@@ -181,6 +184,8 @@ def _apply(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     # The parent may be killed with -9 and then can't end its children itself.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
