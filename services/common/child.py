@@ -154,7 +154,10 @@ def error_fields(error: ServiceError) -> dict[str, Any]:
 
 
 def run_child(main: Callable[[Channel], None]) -> None:
-    """The child's side (``arguments`` start at ``sys.argv[4]``): apply the limits, run ``main`` on the channel, report its error, exit."""
+    """The child's side: apply the limits, run ``main`` on the channel, report its error, exit.
+
+    The ``arguments`` of :meth:`Child.start` begin at ``sys.argv[4]``.
+    """
     setup_logging(os.environ.get("SEEDVR2_SERVICE", "child"))
     end, parent, limits = int(sys.argv[1]), int(sys.argv[2]), Limits(**json.loads(sys.argv[3]))
     _die_with_parent(parent)

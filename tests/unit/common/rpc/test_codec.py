@@ -40,7 +40,8 @@ TASK = SpanTask(
     stored=frozenset({42}),
     plan=RestorePlan(
         model="nano", model_hash="h", fingerprint="f", dtype="float32", weight_format="float16", width=1280, height=720,
-        seed=2**64 - 1, window_latents=8, overlap_latents=2, tile_size=512, tile_overlap=64, encoder_options=(("crf", "14"), ("preset", "fast")),
+        seed=2**64 - 1, window_latents=8, overlap_latents=2, tile_size=512, tile_overlap=64,
+        encoder_options=(("crf", "14"), ("preset", "fast")),
     ),
     stall_timeout_s=1.5,
     preview=True,
@@ -63,7 +64,8 @@ def test_a_status_survives_the_wire():
         window_latents=8, overlap_latents=2, parameters=5, colours=("wavelet",), context_frames=4, detail="d",
     )  # fmt: skip
     status = WorkerStatus(
-        worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3, free_slots=2,
+        worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3,
+        free_slots=2,
         megapixels_per_second=0.5, memory_bytes=7, detail="d", version="1",
     )  # fmt: skip
     assert _all_fields_set(status)
