@@ -29,9 +29,10 @@ run: setup      ## the web page on this machine, http://127.0.0.1:7860
 test: setup     ## all tests
 	$(PY) -m pytest
 
-lint: setup     ## ruff, mypy, import rules
+lint: setup     ## ruff, mypy, import rules, protos
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy && .venv/bin/lint-imports
+	.venv/bin/buf lint protos
 
 format: setup   ## what lint would change
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .

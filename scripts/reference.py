@@ -1,0 +1,97 @@
+"""Write the reference pages of docs/ from the code: ``python -m scripts.reference``. A test compares them.
+
+Pages: docs/settings.md, docs/errors.md, docs/metrics.md.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.common.errors import all_errors
+from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
+from services.common.rpc.status import code_of
+from services.gateway.settings import GatewaySettings
+from services.inference.settings import InferenceSettings
+from services.ui.settings import UiSettings
+
+DOCS = Path(__file__).parents[1] / "docs"
+SETTINGS = {
+    "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
+    "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
+    "UI": ("SEEDVR2_UI", UiSettings),
+}
+
+
+def settings_page() -> str:
+    """Every setting: its environment variable, default and meaning."""
+    parts = [
+        "# Which settings are there?",
+        "Each service reads its settings once, at start, from the environment. A name that is not listed here is refused, so a "
+        "misspelt one is never ignored in silence. Lists are separated by commas.",
+    ]
+    for title, (prefix, cls) in SETTINGS.items():
+        rows = [(f"`{prefix}_{f.name.upper()}`", _default(f.default), f.metadata["help"]) for f in dataclasses.fields(cls)]
+        parts += [f"## {title}", _table(("variable", "default", "meaning"), rows)]
+    return _page(parts)
+
+
+def errors_page() -> str:
+    """Every error: its status code and what it means."""
+    rows = []
+    for name, cls in sorted(all_errors().items()):
+        meaning = (cls.__doc__ or "").split("\n")[0]
+        rows.append((f"`{name}`", code_of(cls).name, "yes" if cls.retryable else "", meaning))
+    return _page(
+        [
+            "# Which errors can a caller get?",
+            "An error carries a canonical gRPC code and google.rpc details: `ErrorInfo` (`reason` is the name below, `domain` is "
+            "`seedvr2`), `BadRequest` with the path of the wrong field, and `RetryInfo` where a retry makes sense. The Python client "
+            "raises the same classes again (`services/common/errors.py`); the command line prints the sentence, or with `--json` "
+            'one object `{"error": {"code": …, "message": …}}`.',
+            _table(("reason", "code", "retry helps", "meaning"), rows),
+        ]
+    )
+
+
+def metrics_page() -> str:
+    """Every metric: its type, labels and meaning."""
+    parts = ["# What is measured?", "Prometheus text format under `/metrics`; units are in the names, counters end in `_total`."]
+    for title, cls in (("Gateway", GatewayMetrics), ("Inference", InferenceMetrics), ("UI", UiMetrics)):
+        metrics: list[MetricWrapperBase] = list(vars(cls(CollectorRegistry())).values())
+        rows = [(f"`{_exposed(m)}`", m._type, ", ".join(m._labelnames), m._documentation) for m in metrics]
+        parts += [f"## {title}", _table(("metric", "type", "labels", "meaning"), rows)]
+    return _page(parts)
+
+
+PAGES = {"settings.md": settings_page, "errors.md": errors_page, "metrics.md": metrics_page}
+
+
+def _exposed(metric: MetricWrapperBase) -> str:
+    return metric._name + ("_total" if metric._type == "counter" else "")
+
+
+def _default(value: Any) -> str:
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return f"`{text}`" if text and value is not None else ""
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _page(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main()
