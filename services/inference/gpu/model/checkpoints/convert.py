@@ -1,0 +1,102 @@
+"""Any checkpoint to one that loads without arithmetic: bf16 safetensors.
+
+Vectors (modulation, norms, biases) stay fp32: they are less than a thousandth of the file, some are used in fp32, and a vector that
+was rounded here could not be had back.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+import torch
+
+from services.common.errors import ModelBroken
+from services.inference.gpu.model.checkpoints.checkpoint import Checkpoint, Shape
+from services.inference.gpu.model.checkpoints.detect import open_checkpoint
+from services.inference.gpu.model.checkpoints.safetensors_file import LENGTH_BYTES
+
+_ALIGNMENT = 8
+_NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
+
+
+def convert_to_bf16(source: Path, destination: Path) -> None:
+    """Write a checkpoint anew as bf16 safetensors, piece by piece.
+
+    Host memory is that of a piece, whatever the size of the file. The destination appears whole or not at all, and an old one
+    is replaced only then; the same source gives the same bytes.
+
+    Raises:
+        ModelBroken: the source can't be used, or the destination can't be written.
+    """
+    with open_checkpoint(source) as checkpoint:
+        header = _header(checkpoint)
+        try:
+            with _appearing(destination) as file:
+                file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
+                _write_tensors(checkpoint, file)
+        except OSError as error:
+            needed_gib = sum(_size_bytes(shape) for shape in checkpoint.shapes.values()) / 2**30
+            raise ModelBroken(
+                f"{destination} could not be written: {error.strerror}; it needs {needed_gib:.1f} GiB of space."
+            ) from error
+
+
+def _kept_type(shape: Shape) -> torch.dtype:
+    return torch.bfloat16 if len(shape) > 1 else torch.float32
+
+
+def _size_bytes(shape: Shape) -> int:
+    return math.prod(shape) * _kept_type(shape).itemsize
+
+
+def _keys(checkpoint: Checkpoint) -> list[str]:
+    """fp32 first, so that everything is aligned for readers that map the file."""
+    return sorted(checkpoint.keys, key=lambda key: len(checkpoint.shapes[key]) > 1)
+
+
+def _header(checkpoint: Checkpoint) -> bytes:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", "converted_from": checkpoint.format}}
+    first = 0
+    for key in _keys(checkpoint):
+        shape = checkpoint.shapes[key]
+        end = first + _size_bytes(shape)
+        entries[key] = {"dtype": _NAMES[_kept_type(shape)], "shape": shape, "data_offsets": (first, end)}
+        first = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % _ALIGNMENT)
+
+
+def _write_tensors(checkpoint: Checkpoint, file: BinaryIO) -> None:
+    for key in _keys(checkpoint):
+        kept = _kept_type(checkpoint.shapes[key])
+        for piece in checkpoint.pieces(key):
+            file.write(piece.to(kept).view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def _appearing(destination: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name only once it is whole and on disk."""
+    # A process id would not do: in containers that share a volume it is often the same.
+    partial = destination.with_name(f".{destination.name}.{token_hex(8)}.part")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(destination)
+        _sync_folder(destination.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,39 @@
+"""A model with random weights, made where it will run: for measuring speed and comparing paths, never for pictures."""
+
+import torch
+from torch import nn
+
+from services.inference.gpu.model.dit import Dit
+from services.inference.gpu.model.kernels import Kernels
+from services.inference.gpu.model.spec import ModelSpec
+from services.inference.gpu.model.vae import Vae
+from services.inference.gpu.model.weights import Model
+
+
+def untrained_model(spec: ModelSpec, kernels: Kernels, device: torch.device, dtype: torch.dtype, *, seed: int = 0) -> Model:
+    """All parameters drawn so that activations keep their size and every term matters, as in a trained model."""
+    with torch.device("meta"):
+        dit, vae = Dit(spec.dit, kernels), Vae(spec.vae, kernels)
+    generator = torch.Generator(device).manual_seed(seed)
+    for module in (dit, vae):
+        module.to_empty(device=device).requires_grad_(False).eval()
+        for name, parameter in module.named_parameters():
+            _draw(name, parameter, generator)
+            stored = parameter if ".ada." in name or name.startswith("vid_out_ada.") else parameter.to(dtype)
+            parameter.data = stored.contiguous(memory_format=torch.channels_last_3d) if stored.ndim == 5 else stored
+    text = torch.randn((spec.text_tokens, spec.dit.text_width), generator=generator, device=device).to(dtype)
+    return Model(spec=spec, dit=dit, vae=vae, text=text, device=device, dtype=dtype, kernels=kernels.report, sha256={})
+
+
+def _draw(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
+    """Weights keep variance, biases and shifts are small, norms and scales lie around 1, gates around 0.3."""
+    parameter.normal_(generator=generator)
+    leaf = name.rsplit(".", 1)[-1]
+    if ("norm" in name and leaf == "weight") or leaf.endswith("scale"):
+        parameter.mul_(0.1).add_(1.0)
+    elif leaf.endswith("gate"):
+        parameter.mul_(0.3)
+    elif parameter.ndim > 1:
+        parameter.mul_(parameter[0].numel() ** -0.5)
+    else:
+        parameter.mul_(0.1)
