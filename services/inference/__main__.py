@@ -1,0 +1,82 @@
+"""``python -m services.inference``: one worker."""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from services.common.errors import ServiceError, SettingsError
+from services.common.logs import setup_logging
+from services.common.metrics import InferenceMetrics, serve_metrics
+from services.common.rpc.server import Server, wait_for_signal
+from services.common.settings import read_settings
+from services.inference.engine import Engine
+from services.inference.models import find_model
+from services.inference.ranks import RankLimits, Ranks, load_orders
+from services.inference.ready import follow_health, tell_listening
+from services.inference.servicer import SERVICE_NAME, register
+from services.inference.settings import InferenceSettings
+from services.inference.video.process import VideoLimits, VideoProcesses
+
+_log = logging.getLogger(__name__)
+# For calls to take the rest of their answers.
+_FLUSH_S = 10.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    try:
+        settings = read_settings(InferenceSettings, "SEEDVR2_INFERENCE", os.environ)
+        setup_logging("inference", settings.log_level)
+        with tempfile.TemporaryDirectory(prefix="seedvr2-") as private:
+            asyncio.run(_serve(settings, Path(private)))
+    except ServiceError as error:
+        print(error.message, file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    return 0
+
+
+async def _serve(settings: InferenceSettings, private: Path) -> None:
+    stop = asyncio.create_task(wait_for_signal())
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    engine = _engine(settings, private, InferenceMetrics(registry))
+    server = Server(settings.address)
+    server.add(SERVICE_NAME, lambda grpc_server: register(engine, grpc_server))
+    try:
+        port = await server.start()
+        metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None
+        await engine.start()
+        tell_listening(settings, port, metrics_port)
+        health = asyncio.create_task(follow_health(engine, server))
+        _log.info("stopping", extra={"signal": (await stop).name})
+        await engine.drain(settings.drain_s)
+        health.cancel()
+    finally:
+        await server.stop(_FLUSH_S)
+        await engine.close()
+    _log.info("stopped")
+
+
+def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetrics) -> Engine:
+    files = find_model(settings.model, settings.model_directory)
+    orders = load_orders(
+        model=files.name, directory=files.directory, device=settings.device, dtype=settings.dtype, ranks=settings.ranks,
+        threads=settings.torch_threads,
+    )  # fmt: skip
+    limits = VideoLimits(
+        memory_bytes=settings.video_memory_bytes, cpu_s=settings.video_cpu_s, encoder_threads=settings.encoder_threads
+    )
+    return Engine(
+        model=files.name, pool=settings.pool,
+        ranks=Ranks(orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics),
+        videos=VideoProcesses(private, limits), queue_spans=settings.queue_spans, metrics=metrics,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

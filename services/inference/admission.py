@@ -1,0 +1,87 @@
+"""Whether a span can be restored here. Pure: what is wrong with a task is said before anything is started for it."""
+
+import itertools
+
+from services.common.errors import FingerprintChanged, InvalidOption
+from services.common.fleet import WorkerModel
+from services.common.media import SpanTask
+from services.common.plan import RestorePlan
+
+NOISE = "per-latent-sha256-v1"
+PIXEL_FORMATS = {"yuv420p": 8, "yuv420p10le": 16}
+"""Encoded pixel formats, with the bits of the frames that the model is given for them."""
+
+ENCODER_OPTIONS = {"libx264": frozenset({"crf", "preset", "tune"})}
+"""Encoders, with the options that a plan may set."""
+
+_MAX_SIDE = 16384
+_MAX_STAMP = 1 << 62
+
+
+def check_task(task: SpanTask, model: WorkerModel, fingerprint: str) -> None:
+    """Accept a task or say why not.
+
+    Raises:
+        InvalidOption: it contradicts itself, or asks for what nobody here can do.
+        FingerprintChanged: it was planned for another model, or for workers with other rounding.
+    """
+    _check_plan(task.plan, model)
+    _check_frames(task)
+    _check_segments(task)
+    if task.plan.model_hash != model.hash:
+        raise FingerprintChanged(f"The plan names other weights of {model.name} than this worker has loaded; plan the job again.")
+    if task.plan.fingerprint != fingerprint:
+        raise FingerprintChanged("The plan was made for workers that compute differently from this one; plan the job again.")
+
+
+def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
+    if plan.model != model.name:
+        raise InvalidOption(f"This worker has loaded {model.name}, not {plan.model!r}.", field="plan.model")
+    if plan.colour not in model.colours:
+        raise InvalidOption(f"{plan.colour!r} is no colour mode of {model.name}.", field="plan.colour")
+    if plan.dtype != model.dtype:
+        raise InvalidOption(f"This worker computes in {model.dtype}, not in {plan.dtype!r}.", field="plan.dtype")
+    if plan.noise != NOISE:
+        raise InvalidOption(f"{plan.noise!r} is no known way to draw noise.", field="plan.noise")
+    if plan.tile_size or plan.tile_overlap or plan.overlap_latents:
+        raise InvalidOption("This worker neither tiles frames nor overlaps windows.", field="plan.tile_size")
+    if not 0 <= plan.window_latents <= model.window_latents:
+        raise InvalidOption(f"At most {model.window_latents} latents are taken at a time.", field="plan.window_latents")
+    _check_output(plan)
+
+
+def _check_output(plan: RestorePlan) -> None:
+    for name in ("width", "height"):
+        side = getattr(plan, name)
+        if side % 2 or not 2 <= side <= _MAX_SIDE:
+            raise InvalidOption(f"A result's {name} must be even and from 2 to {_MAX_SIDE}, not {side}.", field=f"plan.{name}")
+    if plan.output_pixel_format not in PIXEL_FORMATS:
+        raise InvalidOption(f"{plan.output_pixel_format!r} can't be encoded here.", field="plan.output_pixel_format")
+    if plan.encoder not in ENCODER_OPTIONS:
+        raise InvalidOption(f"{plan.encoder!r} is no encoder of this worker.", field="plan.encoder")
+    unknown = sorted({name for name, _ in plan.encoder_options} - ENCODER_OPTIONS[plan.encoder])
+    if unknown:
+        raise InvalidOption(f"{unknown[0]!r} is no option of the encoder that may be set.", field="plan.encoder_options")
+
+
+def _check_frames(task: SpanTask) -> None:
+    codec = task.codec
+    if task.time_base <= 0 or codec.frame_rate <= 0 or task.last_duration < 0:
+        raise InvalidOption("Time base and frame rate must be above 0 and durations not below.", field="time_base")
+    if not (0 < codec.width <= _MAX_SIDE and 0 < codec.height <= _MAX_SIDE):
+        raise InvalidOption(f"Frames of {codec.width}×{codec.height} pixels can't be decoded here.", field="codec.width")
+    stamps = task.frame_pts
+    if not stamps or any(a >= b for a, b in itertools.pairwise(stamps)) or not -_MAX_STAMP < stamps[0] <= stamps[-1] < _MAX_STAMP:
+        raise InvalidOption("The frames' time stamps must ascend.", field="frame_pts")
+    if not 0 <= task.context_frames < len(stamps) or task.first_index < 0:
+        raise InvalidOption("A span needs a frame beside its context.", field="context_frames")
+
+
+def _check_segments(task: SpanTask) -> None:
+    first, end = task.first_index + task.context_frames, task.first_index + len(task.frame_pts)
+    borders = [first, *(s.end for s in task.segments)]
+    whole = all((s.first == before and s.end > before) for s, before in zip(task.segments, borders, strict=False))
+    if not whole or borders[-1] != end:
+        raise InvalidOption(f"The segments don't cover the frames [{first}, {end}) without gaps.", field="segments")
+    if not task.stall_timeout_s > 0:
+        raise InvalidOption("The stall timeout must be above 0.", field="stall_timeout")

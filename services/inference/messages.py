@@ -1,0 +1,257 @@
+"""What the engine says to the ranks and to the processes that decode and encode, and what they answer. Frozen, no I/O.
+
+Every class here crosses a process border as the fields of one message, of the kind that stands in its docstring.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+from services.common.media import CodecParameters, Packet, SpanTask
+from services.common.plan import RestorePlan, Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOrder:
+    """load: the first message to a rank."""
+
+    model: str
+    """Name in the model list."""
+
+    directory: str
+    """Of its files."""
+
+    device: str
+    """auto, cpu or cuda."""
+
+    dtype: str
+    """auto or a compute type."""
+
+    index: int
+    """Of the rank, from 0; its GPU has the same number."""
+
+    threads: int
+    """CPU threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankReady:
+    """ready: a rank has loaded its model and restored something with it."""
+
+    facts: dict[str, str]
+    """What decides its rounding: device, dtype, kernels, versions, threads."""
+
+    device: str
+    """For people."""
+
+    dtype: str
+    """Compute type."""
+
+    weight_format: str
+    """How the weights are held."""
+
+    parameters: int
+    """Number of weights."""
+
+    sha256: dict[str, str]
+    """Of the model's files, by name."""
+
+    memory_bytes: int
+    """Of its device, or of the host where that is the device."""
+
+    gpu_memory_bytes: int
+    """Held on its GPU now; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOrder:
+    """restore: a span for a rank."""
+
+    number: int
+    """Of the order; the rank's answers carry it."""
+
+    path: str
+    """Socket where frames are read and restored ones written."""
+
+    width: int
+    """Of the restored frames."""
+
+    height: int
+    """Of the restored frames."""
+
+    seed: int
+    """Of the noise."""
+
+    first_frame: int
+    """Source index of the first frame, context included."""
+
+    colour: str
+    """Colour transfer from the source."""
+
+    window_latents: int
+    """Latents that the transformer takes at a time."""
+
+    overlap_latents: int
+    """Latents that consecutive windows share."""
+
+    bit_depth: int
+    """Of the frames on the socket: 8 or 16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """progress: frames went through a stage."""
+
+    stage: str
+    """decode, prepare, vae_encode, dit, vae_decode, colour or encode."""
+
+    seconds: float
+    """That it took."""
+
+    frames: int
+    """How many."""
+
+    gpu_memory_bytes: int = 0
+    """Held on the rank's GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentReady:
+    """segment, with the bytes as payload."""
+
+    segment: Segment
+    """Which frames."""
+
+    data: bytes
+    """A fragmented MP4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoDone:
+    """done, of a process that decodes and encodes: every segment was sent."""
+
+    concealed_frames: int
+    """Frames that could not be decoded and repeat a neighbour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanProgress:
+    """For the caller: how far a span is."""
+
+    stage: str
+    """As in :class:`StageTime`, or waiting."""
+
+    frames: int
+    """Of the span, that left the stage; context not counted."""
+
+    seconds: float
+    """That the stage took since the last word of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanResult:
+    """For the caller: a span is done."""
+
+    frames: int
+    """Restored, context not counted."""
+
+    concealed_frames: int
+    """Of these, frames that could not be decoded and repeat a neighbour."""
+
+    megapixels_per_second: float
+    """Restored in output megapixels."""
+
+    peak_memory_bytes: int
+    """Of the rank, on its GPU, or of its process where there is none."""
+
+
+SpanEvent = SpanProgress | SegmentReady | SpanResult
+"""What a caller hears of its span, in order; the result is the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOrder:
+    """span: what a process that decodes and encodes has to do."""
+
+    task: SpanTask
+    """The span."""
+
+    path: str
+    """Socket to listen on for the rank."""
+
+    encoder_threads: int
+    """CPU threads of an encoder."""
+
+    def fields(self) -> dict[str, Any]:
+        """As values that JSON can carry."""
+        codec = asdict(self.task.codec) | {
+            "extradata": self.task.codec.extradata.hex(),
+            "sample_aspect_ratio": str(self.task.codec.sample_aspect_ratio),
+            "frame_rate": str(self.task.codec.frame_rate),
+            "side_data": _hex(self.task.codec.side_data),
+        }
+        task = asdict(self.task) | {
+            "codec": codec,
+            "time_base": str(self.task.time_base),
+            "stored": sorted(self.task.stored),
+        }
+        return {"task": task, "path": self.path, "encoder_threads": self.encoder_threads}
+
+
+def video_order(values: Mapping[str, Any]) -> VideoOrder:
+    """Read :meth:`VideoOrder.fields` back."""
+    task = dict(values["task"])
+    codec = dict(task["codec"])
+    codec |= {
+        "extradata": bytes.fromhex(codec["extradata"]),
+        "sample_aspect_ratio": Fraction(codec["sample_aspect_ratio"]),
+        "frame_rate": Fraction(codec["frame_rate"]),
+        "side_data": _unhex(codec["side_data"]),
+    }
+    options = tuple((name, value) for name, value in task["plan"].pop("encoder_options"))
+    task |= {
+        "codec": CodecParameters(**codec),
+        "time_base": Fraction(task["time_base"]),
+        "frame_pts": tuple(task["frame_pts"]),
+        "segments": tuple(Segment(**s) for s in task["segments"]),
+        "stored": frozenset(task["stored"]),
+        "plan": RestorePlan(**task["plan"], encoder_options=options),
+    }
+    return VideoOrder(task=SpanTask(**task), path=values["path"], encoder_threads=values["encoder_threads"])
+
+
+def packet_fields(packet: Packet) -> dict[str, Any]:
+    """The fields of a message of kind "packet"; its data is the payload."""
+    return {
+        "pts": packet.pts,
+        "dts": packet.dts,
+        "duration": packet.duration,
+        "keyframe": packet.keyframe,
+        "side_data": _hex(packet.side_data),
+    }
+
+
+def packet_of(values: Mapping[str, Any], data: bytes | bytearray) -> Packet:
+    """Read :func:`packet_fields` back."""
+    return Packet(
+        pts=values["pts"],
+        dts=values["dts"],
+        duration=values["duration"],
+        keyframe=values["keyframe"],
+        data=bytes(data),
+        side_data=_unhex(values["side_data"]),
+    )
+
+
+def stage_of(values: Mapping[str, Any]) -> StageTime:
+    """The progress in a message's fields, whatever else these hold."""
+    return StageTime(**{f.name: values[f.name] for f in fields(StageTime) if f.name in values})
+
+
+def _hex(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: value.hex() for name, value in data.items()}
+
+
+def _unhex(data: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: bytes.fromhex(value) for name, value in data.items()}

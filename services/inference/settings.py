@@ -1,0 +1,55 @@
+"""Settings of the inference service, ``SEEDVR2_INFERENCE_…`` in the environment."""
+
+import re
+from dataclasses import dataclass
+
+from services.common.settings import setting
+
+_DEVICES = ("auto", "cpu", "cuda")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_POOL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceSettings:
+    """What an inference process needs to know; each field is a setting."""
+
+    address: str = setting("127.0.0.1:50061", "host:port of the gRPC server; port 0 takes any free one")
+    metrics_address: str = setting("127.0.0.1:9102", "host:port of /metrics; port 0 takes any free one, empty: no metrics")
+    pool: str = setting("default", "name of the pool that this worker belongs to")
+    model: str = setting("nano", "model to load")
+    model_directory: str = setting("", "directory with a directory of weights per model; empty: the embedded models only")
+    device: str = setting("auto", "cpu, cuda, or auto: cuda where there is a GPU")
+    dtype: str = setting("auto", "float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU")
+    ranks: int = setting(0, "processes with a device each; 0: one per GPU, one on a CPU")
+    torch_threads: int = setting(0, "CPU threads of a rank; 0: the cores divided by the ranks. Results can differ between values")
+    encoder_threads: int = setting(1, "CPU threads of an encoder. The bytes of segments differ between values")
+    queue_spans: int = setting(4, "spans that may wait for a rank; more are refused")
+    rank_start_s: float = setting(900.0, "seconds that a rank has to load its model and pass its self-test")
+    rank_stop_s: float = setting(20.0, "seconds that a rank has to stop a cancelled span before it is killed")
+    drain_s: float = setting(120.0, "seconds that spans in hand have to end after SIGTERM; then they are handed back")
+    video_memory_bytes: int = setting(8 << 30, "address space of a process that decodes and encodes, in bytes")
+    video_cpu_s: int = setting(7200, "CPU seconds that a process may take to decode and encode one span")
+    log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    ready_file: str = setting("", "file that gets the real addresses as JSON once the server listens; empty: none")
+
+    def __post_init__(self) -> None:
+        _check_choice("device", self.device, _DEVICES)
+        _check_choice("dtype", self.dtype, _DTYPES)
+        if not _POOL.fullmatch(self.pool):
+            raise ValueError(f"pool {self.pool!r} must be of a-z, 0-9, dots and hyphens")
+        for name, least in (("ranks", 0), ("torch_threads", 0), ("encoder_threads", 1), ("queue_spans", 0), ("drain_s", 0)):
+            _check_least(name, getattr(self, name), least)
+        for name in ("rank_start_s", "rank_stop_s", "video_cpu_s"):
+            _check_least(name, getattr(self, name), 1)
+        _check_least("video_memory_bytes", self.video_memory_bytes, 1 << 30)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} is {value}; it must be at least {least}")

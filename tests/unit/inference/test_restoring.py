@@ -1,0 +1,189 @@
+"""One span with a real process that decodes and a real rank process, though one without a model."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import ChunkOutOfOrder, DeadlinePassed, GpuOutOfMemory, InvalidVideo, ServiceError, WorkerBroken
+from services.common.media import Packet, SpanTask
+from services.common.metrics import InferenceMetrics
+from services.inference.messages import LoadOrder, RestoreOrder, SegmentReady, SpanEvent, SpanProgress, SpanResult
+from services.inference.ranks import Order, Rank, RankLimits, Ranks
+from services.inference.restoring import SpanWork, rank_order
+from services.inference.video.process import VideoLimits, VideoProcesses
+from tests.unit.inference import quick_rank
+from tests.unit.inference.clips import Clip, decoded, make_clip, read_clip, task_for
+
+
+@contextlib.asynccontextmanager
+async def order_of(rank: Rank, path: Path) -> AsyncIterator[tuple[Order, socket.socket]]:
+    """A span for a rank whose frames nobody sends."""
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.setblocking(False)
+        order = await rank.begin(
+            RestoreOrder(
+                number=rank.next_number(), path=str(path), width=2, height=2, seed=0, first_frame=0, colour="none",
+                window_latents=0, overlap_latents=0, bit_depth=8,
+            )
+        )  # fmt: skip
+        end, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 10)
+        with end:
+            yield order, end
+
+
+class Bench:
+    """A rank and the means to run spans on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.registry = CollectorRegistry()
+        self.wishes = directory / "model"
+        self.wishes.mkdir()
+        self._sockets = directory / "s"
+        self._sockets.mkdir()
+        self._metrics = InferenceMetrics(self.registry)
+        load = LoadOrder(model="", directory=str(self.wishes), device="cpu", dtype="auto", index=0, threads=1)
+        self.ranks = Ranks([load], RankLimits(start_s=20, stop_s=5), self._metrics, quick_rank.MODULE)
+        self.videos = VideoProcesses(self._sockets, VideoLimits(memory_bytes=8 << 30, cpu_s=60, encoder_threads=1))
+        self.events: list[SpanEvent] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Bench"]:
+        ready = asyncio.Event()
+        self.ranks.on_change(lambda: ready.set() if self.ranks.ready else ready.clear())
+        self.ranks.start()
+        try:
+            await asyncio.wait_for(ready.wait(), 20)
+            yield self
+        finally:
+            await self.ranks.close()
+
+    async def restore(self, task: SpanTask, packets: AsyncIterator[Packet]) -> SpanResult:
+        rank = self.ranks.all[0]
+        async with self.videos.open(task) as video:
+            order = await rank.begin(rank_order(task, rank.next_number(), video.path))
+            try:
+                return await SpanWork(task, video=video, order=order, emit=self._emit, metrics=self._metrics).run(packets)
+            finally:
+                video.kill()
+                await rank.stop(order)
+
+    async def _emit(self, event: SpanEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def segments(self) -> list[SegmentReady]:
+        return [event for event in self.events if isinstance(event, SegmentReady)]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return read_clip(make_clip(frames=12))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with Bench(tmp_path).running() as found:
+        yield found
+
+
+async def packets_of(clip: Clip, error: Exception | None = None) -> AsyncIterator[Packet]:
+    for packet in clip.packets:
+        yield packet
+    if error is not None:
+        raise error
+
+
+async def no_end(clip: Clip) -> AsyncIterator[Packet]:
+    for packet in clip.packets[:1]:
+        yield packet
+    await asyncio.Event().wait()
+
+
+async def test_segments_progress_and_a_result(bench: Bench, clip: Clip):
+    result = await bench.restore(task_for(clip, first=2, context=2, segment_frames=6), packets_of(clip))
+    assert (result.frames, result.concealed_frames, result.peak_memory_bytes) == (10, 0, 11)
+    assert result.megapixels_per_second > 0
+    assert [(e.segment.first, e.segment.end) for e in bench.segments] == [(2, 8), (8, 12)]
+    stamps = [f.pts for e in bench.segments for f in decoded(e.data)]
+    assert stamps == list(clip.stamps[2:])
+    last = {e.stage: e.frames for e in bench.events if isinstance(e, SpanProgress)}
+    assert last == {"decode": 10, "dit": 10, "encode": 10}
+    value = bench.registry.get_sample_value
+    assert value("seedvr2_frames_restored_total") == 10
+    assert value("seedvr2_pixels_restored_total") == 10 * 96 * 64
+    assert value("seedvr2_stage_duration_seconds_count", {"stage": "dit"}) == 2
+    assert value("seedvr2_stage_duration_seconds_sum", {"stage": "dit"}) == 0.5
+    assert value("seedvr2_gpu_memory_bytes", {"rank": "0"}) == 6
+
+
+async def test_frames_that_cannot_be_decoded_are_counted(bench: Bench, clip: Clip):
+    task = task_for(clip)
+    result = await bench.restore(replace(task, frame_pts=(*task.frame_pts[:-1], task.frame_pts[-1] + 7)), packets_of(clip))
+    assert result.concealed_frames == 1
+    assert bench.registry.get_sample_value("seedvr2_frames_concealed_total") == 1
+
+
+async def test_by_order_takes_frames_as_they_come(bench: Bench, clip: Clip):
+    task = task_for(clip, by_order=True)
+    stamps = tuple(7 + 3 * i for i in range(12))
+    unstamped = replace(clip, packets=tuple(replace(p, pts=None) for p in clip.packets))
+    result = await bench.restore(replace(task, frame_pts=stamps), packets_of(unstamped))
+    assert result.concealed_frames == 0
+    assert [f.pts for e in bench.segments for f in decoded(e.data)] == list(stamps)
+
+
+@pytest.mark.parametrize("wish", ["die", "no-memory"])
+async def test_what_happens_to_the_rank_is_the_spans_error(bench: Bench, clip: Clip, wish: str):
+    (bench.wishes / wish).touch()
+    with pytest.raises(ServiceError) as caught:
+        await bench.restore(task_for(clip), packets_of(clip))
+    assert type(caught.value) is {"die": WorkerBroken, "no-memory": GpuOutOfMemory}[wish]
+
+
+async def test_garbage_is_an_invalid_video_and_the_rank_goes_on(bench: Bench, clip: Clip):
+    garbage = replace(clip, packets=tuple(replace(p, data=b"\x07" * 100) for p in clip.packets))
+    with pytest.raises(InvalidVideo, match="None of the 12 frames"):
+        await bench.restore(task_for(clip), packets_of(garbage))
+    assert (await bench.restore(task_for(clip), packets_of(clip))).frames == 12
+    assert bench.registry.get_sample_value("seedvr2_rank_starts_total") == 1
+
+
+async def test_a_decoder_that_crashes_is_an_invalid_video(tmp_path: Path, clip: Clip):
+    bench = Bench(tmp_path)
+    bench.videos = VideoProcesses(tmp_path / "s", VideoLimits(memory_bytes=8 << 30, cpu_s=1, encoder_threads=1))
+    large = read_clip(make_clip(frames=10, width=1920, height=1080, options={"preset": "ultrafast"}))
+    async with bench.running():
+        with pytest.raises(InvalidVideo, match=r"the decoder failed .*CPU time"):
+            await bench.restore(task_for(replace(large, stamps=tuple(range(0, 512 * 10, 512)))), packets_of(large))
+        assert (await bench.restore(task_for(clip), packets_of(clip))).frames == 12
+
+
+async def test_packets_that_do_not_fit_together_are_the_spans_error(bench: Bench, clip: Clip):
+    with pytest.raises(ChunkOutOfOrder, match="no"):
+        await bench.restore(task_for(clip), packets_of(replace(clip, packets=clip.packets[:2]), ChunkOutOfOrder("no")))
+
+
+async def test_a_span_that_does_not_move_is_given_up(bench: Bench, clip: Clip):
+    with pytest.raises(DeadlinePassed, match=r"Nothing moved for 0\.5 s"):
+        await bench.restore(replace(task_for(clip), stall_timeout_s=0.5), no_end(clip))
+    assert (await bench.restore(task_for(clip), packets_of(clip))).frames == 12
+
+
+async def test_a_span_is_done_before_packets_that_nobody_needs(bench: Bench, clip: Clip):
+    task = task_for(clip, end=4)
+
+    async def endless() -> AsyncIterator[Packet]:
+        while True:
+            for packet in clip.packets:
+                yield packet
+
+    assert (await asyncio.wait_for(bench.restore(task, endless()), 20)).frames == 4
