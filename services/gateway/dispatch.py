@@ -1,0 +1,170 @@
+"""Spans that wait for workers: asks the scheduler whenever something changes, and says when waiting makes no sense."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from services.common.errors import FingerprintChanged, WorkerUnavailable
+from services.gateway.planning import Offer
+from services.gateway.ports import Workers, WorkerView
+from services.gateway.scheduler import Assignment, Candidate, Work, assign, can_restore
+
+_LOOK_S = 0.5
+_READY = frozenset({"ready", "busy"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait for workers that are not there."""
+
+    worker_wait_s: float
+    """For any that could restore a span."""
+
+    fingerprint_wait_s: float
+    """For one of the plan's fingerprint, while others serve the model."""
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    work: Work
+    granted: asyncio.Future[str]
+
+
+class Dispatcher:
+    """Gives workers to spans."""
+
+    def __init__(self, workers: Workers, patience: Patience) -> None:
+        self._workers = workers
+        self._patience = patience
+        self._waiting: list[_Ticket] = []
+        self._running: dict[_Ticket, Assignment] = {}
+        workers.on_change(self._assign)
+
+    @contextlib.asynccontextmanager
+    async def worker_for(self, work: Work, on_wait: Callable[[], None]) -> AsyncIterator[str]:
+        """Wait for a worker, and hold it inside the block; ``on_wait`` is called while none could take the span.
+
+        Raises:
+            WorkerUnavailable: none came.
+            FingerprintChanged: only workers of another fingerprint are there.
+        """
+        ticket = _Ticket(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(ticket)
+        self._assign()
+        try:
+            yield await self._granted(ticket, on_wait)
+        finally:
+            self._running.pop(ticket, None)
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            self._assign()
+
+    async def offer(self, model: str, pool: str, on_wait: Callable[[], None]) -> Offer:
+        """Wait for workers that serve a model, and say what they offer. Raises WorkerUnavailable."""
+        until = time.monotonic() + self._patience.worker_wait_s
+        while (found := best_offer(self._workers.views(), model, pool)) is None:
+            if time.monotonic() > until:
+                raise _nobody(model, pool, self._patience.worker_wait_s)
+            on_wait()
+            await asyncio.sleep(_LOOK_S)
+        return found
+
+    @property
+    def running(self) -> int:
+        """Spans that have a worker."""
+        return len(self._running)
+
+    def waiting_megapixels(self) -> dict[str, float]:
+        """Work that has no worker yet, by pool."""
+        found: dict[str, float] = {}
+        for ticket in self._waiting:
+            found[ticket.work.pool] = found.get(ticket.work.pool, 0.0) + ticket.work.megapixels
+        return found
+
+    async def _granted(self, ticket: _Ticket, on_wait: Callable[[], None]) -> str:
+        seen_worker = seen_fingerprint = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(ticket.granted), _LOOK_S)
+            now = time.monotonic()
+            fitting, others = self._able(ticket.work)
+            if fitting:
+                seen_worker = seen_fingerprint = now
+                continue
+            on_wait()
+            if not others:
+                seen_fingerprint = now
+            self._check_patience(ticket.work, now - seen_worker, now - seen_fingerprint)
+
+    def _check_patience(self, work: Work, no_worker_s: float, other_fingerprint_s: float) -> None:
+        if other_fingerprint_s > self._patience.fingerprint_wait_s:
+            raise FingerprintChanged(
+                f"The workers that began this job are gone, and those that serve {work.model} now would give other pixels; "
+                "retry the job to restore it from its beginning."
+            )
+        if no_worker_s > self._patience.worker_wait_s:
+            raise _nobody(work.model, work.pool, self._patience.worker_wait_s)
+
+    def _able(self, work: Work) -> tuple[bool, bool]:
+        """Whether workers could restore it, and whether others serve its model in its pool."""
+        fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
+        return fitting, best_offer(self._workers.views(), work.model, work.pool) is not None
+
+    def _assign(self) -> None:
+        by_work = {ticket.work: ticket for ticket in self._waiting}
+        candidates = [candidate_of(view, self._held(view.address)) for view in self._workers.views()]
+        for assignment in assign(list(by_work), self._running.values(), candidates):
+            ticket = by_work[assignment.work]
+            self._waiting.remove(ticket)
+            self._running[ticket] = assignment
+            if not ticket.granted.done():
+                ticket.granted.set_result(assignment.address)
+
+    def _held(self, address: str) -> int:
+        return sum(a.address == address for a in self._running.values())
+
+
+def candidate_of(view: WorkerView, held: int = 0) -> Candidate:
+    """A worker as the scheduler sees it; ``held``: spans that it runs for us."""
+    status = view.status
+    if status is None:
+        return Candidate(address=view.address, pool=view.pool, fingerprint="", models=(), ready=False)
+    return Candidate(
+        address=view.address,
+        pool=view.pool,
+        fingerprint=status.fingerprint,
+        models=tuple((m.name, m.hash) for m in status.models),
+        ready=view.state in _READY,
+        slots=max(1, status.slots),
+        foreign=max(0, status.slots - status.free_slots - held),
+    )
+
+
+def best_offer(views: list[WorkerView], model: str, pool: str, *, absent: bool = False) -> Offer | None:
+    """What most workers of the model and pool agree on; None where there are none. ``absent``: those that are not ready too."""
+    groups: dict[tuple[str, str], list[WorkerView]] = {}
+    for view in views:
+        if view.status is None or pool not in ("", view.pool) or not (absent or view.state in _READY):
+            continue
+        for served in view.status.models:
+            if served.name == model:
+                groups.setdefault((view.status.fingerprint, served.hash), []).append(view)
+    if not groups:
+        return None
+    (fingerprint, model_hash), members = max(groups.items(), key=lambda group: (len(group[1]), group[0]))
+    statuses = [view.status for view in members if view.status is not None]
+    speeds = [status.megapixels_per_second for status in statuses if status.megapixels_per_second > 0]
+    return Offer(
+        model=next(m for m in statuses[0].models if (m.name, m.hash) == (model, model_hash)),
+        pool=pool,
+        fingerprint=fingerprint,
+        workers=len(members),
+        megapixels_per_second=sum(speeds) / len(speeds) if speeds else 0.0,
+    )
+
+
+def _nobody(model: str, pool: str, waited_s: float) -> WorkerUnavailable:
+    where = f" in the pool {pool}" if pool else ""
+    return WorkerUnavailable(f"No worker that serves {model}{where} came within {waited_s:g} s; start one, then retry the job.")

@@ -1,0 +1,374 @@
+"""A job and its states. Pure: what may follow what, and how a job is written down."""
+
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from services.common.errors import ServiceError, WrongState
+
+SCHEMA_VERSION = 1
+
+
+class State(enum.StrEnum):
+    """Where a job is."""
+
+    PENDING = "PENDING"
+    PLANNING = "PLANNING"
+    RESTORING = "RESTORING"
+    JOINING = "JOINING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether a job stays here by itself."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+_STOPPED = frozenset({State.FAILED, State.CANCELLED})
+# A job that is taken up again, or planned anew, goes back.
+_FOLLOWS: dict[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.PLANNING}) | _STOPPED,
+    State.PLANNING: frozenset({State.RESTORING}) | _STOPPED,
+    State.RESTORING: frozenset({State.PLANNING, State.JOINING}) | _STOPPED,
+    State.JOINING: frozenset({State.RESTORING, State.SUCCEEDED}) | _STOPPED,
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset({State.PENDING}),
+    State.CANCELLED: frozenset({State.PENDING}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What somebody asked for, as it came."""
+
+    upload_id: str = ""
+    """Source: an upload."""
+
+    object_uri: str = ""
+    """Source: an object of a bucket."""
+
+    https_url: str = ""
+    """Source: something on the web."""
+
+    model: str = ""
+    """Empty: the default."""
+
+    pool: str = ""
+    """Empty: any."""
+
+    scale: float | None = None
+    """Output size by the source's."""
+
+    short_side: int | None = None
+    """Output size by its shorter side, in pixels."""
+
+    box: tuple[int, int] | None = None
+    """Output size that fits inside (width, height), in pixels."""
+
+    frames: tuple[int, int] | None = None
+    """Source frames [first, end); end 0: to the last one."""
+
+    time_ns: tuple[int, int | None] | None = None
+    """Nanoseconds [start, end) from the first frame; end None: to the last one."""
+
+    seed: int | None = None
+    """Of the noise; None: the default."""
+
+    colour: str = ""
+    """Colour mode; empty: the model's default."""
+
+    preview: bool = False
+    """Goes before batch work."""
+
+    container: str = ""
+    """mp4, mkv or empty: what fits."""
+
+    crf: int | None = None
+    """Constant rate factor; None: the default."""
+
+    result_uri: str = ""
+    """Where the result should be written too."""
+
+    webhook_url: str = ""
+    """Whom to tell."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    """Free text, sorted by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSummary:
+    """What people want to know of a plan."""
+
+    model: str
+    """Its name."""
+
+    pool: str
+    """Empty: any."""
+
+    fingerprint: str
+    """Of the workers that restore it."""
+
+    source_width: int
+    """Pixels, as stored."""
+
+    source_height: int
+    """Pixels, as stored."""
+
+    width: int
+    """Of the result, as stored."""
+
+    height: int
+    """Of the result, as stored."""
+
+    frames: int
+    """Of the result."""
+
+    first_frame: int
+    """Index in the source."""
+
+    spans: int
+    """Units of work."""
+
+    segments: int
+    """Parts of the result."""
+
+    duration_s: float
+    """Of the result."""
+
+    predicted_s: float | None
+    """Time that it takes by the workers' measured speed; None: not measured."""
+
+    container: str
+    """mp4 or mkv."""
+
+    warnings: tuple[str, ...] = ()
+    """What the result will not keep as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a job failed."""
+
+    reason: str
+    """Name of the error's class."""
+
+    message: str
+    """A sentence for whoever can act on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The joined file."""
+
+    filename: str
+    """For people."""
+
+    media_type: str
+    """For browsers."""
+
+    size_bytes: int
+    """Of the file."""
+
+    sha256: str
+    """Of the file."""
+
+    width: int
+    """Pixels, as stored."""
+
+    height: int
+    """Pixels, as stored."""
+
+    frames: int
+    """Counted in the file."""
+
+    duration_s: float
+    """From the first frame to the end of the last."""
+
+    elapsed_s: float
+    """From creation (or retry) to the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is now."""
+
+    job_id: str
+    """Unique for its owner."""
+
+    request: JobRequest
+    """As it came."""
+
+    model: str
+    """As asked for, or the default when it was created."""
+
+    filename: str
+    """Of the source."""
+
+    source_sha256: str
+    """Of the source."""
+
+    created_at: float
+    """Seconds since 1970."""
+
+    state: State = State.PENDING
+    """Where it is."""
+
+    revision: int = 0
+    """Grows with each write."""
+
+    fence: int = 0
+    """Token of the lease under which it was last written."""
+
+    asked_at: float | None = None
+    """When it was created or last retried; None: created_at."""
+
+    started_at: float | None = None
+    """When its first span could be sent."""
+
+    ended_at: float | None = None
+    """When it ended."""
+
+    plan: PlanSummary | None = None
+    """Once planned."""
+
+    failure: Failure | None = None
+    """When FAILED."""
+
+    result: Result | None = None
+    """When SUCCEEDED."""
+
+    notes: tuple[str, ...] = ()
+    """What had to be done to go on."""
+
+    replanned: bool = False
+    """Planned anew because its workers' fingerprint is gone; that happens once."""
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """Sorts jobs by age."""
+        return self.created_at, self.job_id
+
+
+Change = Callable[[Job], Job]
+"""A step that a job takes; raises WrongState where it can't."""
+
+
+def advance(job: Job, state: State, now: float) -> Job:
+    """The job in another state.
+
+    Raises:
+        WrongState: that state doesn't follow.
+    """
+    if state == job.state and not state.ended:
+        return job
+    if state not in _FOLLOWS[job.state]:
+        raise WrongState(f"The job is {job.state}; {_advice(job.state)}")
+    started_at = now if state is State.RESTORING and job.started_at is None else job.started_at
+    return replace(job, state=state, started_at=started_at, ended_at=now if state.ended else None)
+
+
+def planned(job: Job, plan: PlanSummary, now: float) -> Job:
+    """The job with its plan, ready to restore."""
+    return replace(advance(job, State.RESTORING, now), plan=plan)
+
+
+def replanning(job: Job, note: str, now: float) -> Job:
+    """The job without a plan, once."""
+    return replace(noted(advance(job, State.PLANNING, now), note), plan=None, replanned=True)
+
+
+def succeeded(job: Job, result: Result, now: float) -> Job:
+    """The job with its result."""
+    return replace(advance(job, State.SUCCEEDED, now), result=result)
+
+
+def failed(job: Job, error: ServiceError, now: float) -> Job:
+    """The job with the reason why it can't go on."""
+    failure = Failure(reason=type(error).__name__, message=error.message)
+    return replace(advance(job, State.FAILED, now), failure=failure)
+
+
+def cancelled(job: Job, now: float) -> Job:
+    """The job, ended by somebody; one that is cancelled already stays so."""
+    return job if job.state is State.CANCELLED else advance(job, State.CANCELLED, now)
+
+
+def retried(job: Job, now: float) -> Job:
+    """A stopped job from its beginning; what is stored will be found again."""
+    # Its spans may need another plan than the one that couldn't be restored.
+    replan = job.failure is not None and job.failure.reason == "FingerprintChanged"
+    again = replace(advance(job, State.PENDING, now), asked_at=now, started_at=None, failure=None, notes=(), replanned=False)
+    return replace(again, plan=None) if replan else again
+
+
+def noted(job: Job, note: str) -> Job:
+    """The job with one note more."""
+    return job if note in job.notes else replace(job, notes=(*job.notes, note))
+
+
+def _advice(state: State) -> str:
+    if state is State.SUCCEEDED:
+        return "it has its result, create another job to restore it again."
+    if state.ended:
+        return "retry it, or delete it."
+    return "cancel it, or wait until it has ended."
+
+
+def request_to_json(job: Job) -> bytes:
+    """What never changes of a job."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "job_id": job.job_id,
+        "request": asdict(job.request),
+        "model": job.model,
+        "filename": job.filename,
+        "source_sha256": job.source_sha256,
+        "created_at": job.created_at,
+    }
+    return json.dumps(record, sort_keys=True).encode()
+
+
+def state_to_json(job: Job) -> bytes:
+    """What changes of a job."""
+    record = asdict(job)
+    for name in ("job_id", "request", "model", "filename", "source_sha256", "created_at"):
+        del record[name]
+    return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
+
+
+def job_from_json(request: bytes, state: bytes | None) -> Job:
+    """Read both back; ``state`` is None where the job was created and nothing more.
+
+    Raises:
+        ValueError: another schema version, or not a job.
+    """
+    fixed, changing = _record(request), _record(state) if state else {}
+    asked: dict[str, Any] = fixed.pop("request")
+    for name in ("box", "frames", "time_ns"):
+        asked[name] = tuple(asked[name]) if asked[name] is not None else None
+    asked["labels"] = tuple((name, value) for name, value in asked["labels"])
+    plan, failure, result = (changing.pop(name, None) for name in ("plan", "failure", "result"))
+    return Job(
+        request=JobRequest(**asked),
+        state=State(changing.pop("state", State.PENDING)),
+        plan=PlanSummary(**{**plan, "warnings": tuple(plan["warnings"])}) if plan else None,
+        failure=Failure(**failure) if failure else None,
+        result=Result(**result) if result else None,
+        notes=tuple(changing.pop("notes", ())),
+        **fixed,
+        **changing,
+    )
+
+
+def _record(data: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(data)
+    version = record.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"a job of schema version {version}; this release reads {SCHEMA_VERSION}")
+    return record

@@ -1,0 +1,77 @@
+"""Who drives a job: a lock file for each, held as long as its holder lives."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from services.common.errors import StoreUnavailable
+from services.gateway.options import check_id
+from services.gateway.ports import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLease:
+    """The right to drive a job, until it is released or this process ends."""
+
+    job_id: str
+    """Which job."""
+
+    token: int
+    """Larger than that of every earlier lease of the job; goes with each write of its state."""
+
+
+class FileLeases:
+    """Leases of the gateways that share a directory on one machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[str, BinaryIO] = {}
+
+    def acquire(self, job_id: str) -> FileLease | None:
+        """The lease of a job, or None while somebody else has it. Raises StoreUnavailable."""
+        path = self._path(job_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b")
+        except OSError as error:
+            raise StoreUnavailable(f"Can't take the lease of a job: {error.strerror}.") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        if not _is_still(path, file):
+            # Removed with its job between opening and locking.
+            file.close()
+            return None
+        self._files[job_id] = file
+        return FileLease(job_id=job_id, token=_next_token(file))
+
+    def release(self, lease: Lease, *, forget: bool = False) -> None:
+        """Give a lease back; ``forget`` where its job is gone."""
+        if forget:
+            self._path(lease.job_id).unlink(missing_ok=True)
+        self._files.pop(lease.job_id).close()
+
+    def _path(self, job_id: str) -> Path:
+        check_id(job_id, "job_id")
+        return self._directory / f"{job_id}.lock"
+
+
+def _is_still(path: Path, file: BinaryIO) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _next_token(file: BinaryIO) -> int:
+    file.seek(0)
+    token = int(file.read() or b"0") + 1
+    file.seek(0)
+    file.truncate()
+    file.write(str(token).encode())
+    file.flush()
+    return token

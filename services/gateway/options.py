@@ -1,0 +1,85 @@
+"""What is wrong with a request before anything is read. Pure."""
+
+import math
+import re
+
+from services.common.errors import InvalidOption, NotSupported
+from services.gateway.jobs import JobRequest
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_MAX_LABELS = 16
+_MAX_LABEL_CHARACTERS = 256
+_LATER = {
+    "object_uri": ("request.source.object_uri", "Objects of a bucket can't be read here; upload the file."),
+    "https_url": ("request.source.https_url", "Videos on the web can't be read here; download it and upload the file."),
+    "result_uri": ("request.result_uri", "Results can't be written to a bucket here; download the result."),
+    "webhook_url": ("request.webhook_url", "Nobody can be told over the web here; watch the job."),
+}
+
+
+def check_id(text: str, field: str) -> None:
+    """Raises InvalidOption where ``text`` can't be an id."""
+    if not _ID.fullmatch(text):
+        raise InvalidOption(
+            f"The id {text!r} can't be used: 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.", field=field
+        )
+
+
+def check_request(request: JobRequest) -> None:
+    """Everything that can be seen without the source and without a worker.
+
+    Raises:
+        InvalidOption: a value that can't be used.
+        NotSupported: something that this installation doesn't offer.
+    """
+    for name, (field, text) in _LATER.items():
+        if getattr(request, name):
+            raise NotSupported(text, field=field)
+    if not request.upload_id:
+        raise InvalidOption("The request names no source; upload a file and give its upload_id.", field="request.source")
+    check_id(request.upload_id, "request.source.upload_id")
+    _check_target(request)
+    _check_range(request)
+    _check_encoding(request)
+    _check_labels(request)
+
+
+def _check_target(request: JobRequest) -> None:
+    if request.scale is not None and not (math.isfinite(request.scale) and 0.1 <= request.scale <= 16):
+        raise InvalidOption(f"The scale is {request.scale:g}; give 0.1 to 16.", field="request.target.scale")
+    if request.short_side is not None and request.short_side < 16:
+        raise InvalidOption(
+            f"The short side is {request.short_side} pixels; give at least 16.", field="request.target.short_side"
+        )
+    if request.box is not None and min(request.box) < 16:
+        width, height = request.box
+        raise InvalidOption(f"The box is {width}×{height} pixels; give at least 16×16.", field="request.target.box")
+
+
+def _check_range(request: JobRequest) -> None:
+    if request.frames is not None:
+        first, end = request.frames
+        if first < 0 or end < 0 or (end and end <= first):
+            raise InvalidOption(
+                f"The range [{first}, {end}) has no frames; give first < end, or end 0 for the last frame.",
+                field="request.range.frames",
+            )
+    if request.time_ns is not None:
+        start, stop = request.time_ns
+        if start < 0 or (stop is not None and stop <= start):
+            raise InvalidOption("The time range is empty or negative; give 0 <= start < end.", field="request.range.time")
+
+
+def _check_encoding(request: JobRequest) -> None:
+    if request.container not in ("", "mp4", "mkv"):
+        raise InvalidOption(f"There is no container {request.container!r} here; give mp4 or mkv.", field="request.container")
+    if request.crf is not None and not 0 <= request.crf <= 51:
+        raise InvalidOption(f"The crf is {request.crf}; give 0 (largest file) to 51.", field="request.crf")
+
+
+def _check_labels(request: JobRequest) -> None:
+    if len(request.labels) > _MAX_LABELS:
+        raise InvalidOption(f"There are {len(request.labels)} labels; give at most {_MAX_LABELS}.", field="request.labels")
+    for name, value in request.labels:
+        if len(name) > _MAX_LABEL_CHARACTERS or len(value) > _MAX_LABEL_CHARACTERS:
+            raise InvalidOption(f"A label is longer than {_MAX_LABEL_CHARACTERS} characters; shorten it.", field="request.labels")

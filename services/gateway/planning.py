@@ -1,0 +1,297 @@
+"""From a request and a source to a plan: which frames, which size, which spans, which container. Pure."""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from services.common.errors import InvalidOption, InvalidVideo
+from services.common.fleet import WorkerModel
+from services.common.plan import Plan, RestorePlan, Span, lay_out_spans
+from services.gateway.jobs import JobRequest, PlanSummary
+from services.gateway.source import OtherStream, SourceIndex, SourceInfo
+
+DEFAULT_SEED = 666
+DEFAULT_CRF = 14
+_SMALLEST_SIDE = 16
+# What players, browsers above all, take from an MP4.
+_MP4_CODECS = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac", "mov_text"})
+_NOT_IN_MKV = frozenset({"mov_text"})
+_HDR_TRANSFERS = frozenset({16, 18})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """What this installation allows, and how it cuts."""
+
+    max_source_pixels: int
+    """Of a frame."""
+
+    max_output_pixels: int
+    """Of a frame."""
+
+    max_duration_s: float
+    """Of the frames to restore."""
+
+    preview_max_s: float
+    """The same for previews."""
+
+    span_s: float
+    """Longest span in source time."""
+
+    span_work_s: float
+    """Longest span in work, where the workers' speed is known."""
+
+    segment_frames: int
+    """Frames of a segment."""
+
+    encoder_preset: str
+    """Of the encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Workers that could restore a job."""
+
+    model: WorkerModel
+    """What they have loaded."""
+
+    pool: str
+    """The pool that was asked for; empty: any."""
+
+    fingerprint: str
+    """Theirs."""
+
+    workers: int
+    """How many they are."""
+
+    megapixels_per_second: float
+    """Speed of one of them; 0: not measured."""
+
+
+def make_plan(
+    request: JobRequest, info: SourceInfo, index: SourceIndex, sha256: str, offer: Offer, limits: PlanLimits
+) -> tuple[Plan, PlanSummary]:
+    """Everything that decides a job's pixels.
+
+    Raises:
+        InvalidOption: an option doesn't fit this source, this model or this installation.
+        InvalidVideo: the source is larger than allowed.
+    """
+    check_source(info, limits)
+    first, end = frame_range(request, info, index)
+    duration_s = float((index.end_of(end - 1) - index.pts[first]) * info.time_base)
+    _check_duration(request, duration_s, limits)
+    width, height = output_size(request, info, limits)
+    container, warnings = choose_container(request, info)
+    restore = _restore_plan(request, info, offer, limits, width, height)
+    spans = _spans(first, end, info, index, _span_frames(duration_s / (end - first), width * height, offer, limits), limits)
+    plan = Plan(
+        source_sha256=sha256, source_width=info.codec.width, source_height=info.codec.height, first=first, end=end,
+        restore=restore, spans=spans, container=container, pool=request.pool,
+    )  # fmt: skip
+    warnings = (*index.warnings, *_picture_warnings(info), *warnings)
+    return plan, summarise(plan, duration_s, offer, warnings)
+
+
+def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[str]) -> PlanSummary:
+    """What people want to know of a plan."""
+    megapixels = plan.frames * plan.restore.width * plan.restore.height / 1e6
+    speed = offer.megapixels_per_second * min(offer.workers, len(plan.spans))
+    return PlanSummary(
+        model=plan.restore.model, pool=plan.pool, fingerprint=plan.restore.fingerprint,
+        source_width=plan.source_width, source_height=plan.source_height, width=plan.restore.width, height=plan.restore.height,
+        frames=plan.frames, first_frame=plan.first, spans=len(plan.spans), segments=len(plan.segments), duration_s=duration_s,
+        predicted_s=megapixels / speed if speed > 0 else None, container=plan.container, warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def check_source(info: SourceInfo, limits: PlanLimits) -> None:
+    """Raises InvalidVideo where the source's frames are larger, or smaller, than can be restored."""
+    width, height = info.codec.width, info.codec.height
+    if width * height > limits.max_source_pixels:
+        most = limits.max_source_pixels / 1e6
+        raise InvalidVideo(f"The video is {width}×{height} pixels; at most {most:g} megapixels are taken here. Make it smaller.")
+    if min(width, height) < _SMALLEST_SIDE:
+        raise InvalidVideo(f"The video is {width}×{height} pixels; each side must have at least {_SMALLEST_SIDE}.")
+
+
+def frame_range(request: JobRequest, info: SourceInfo, index: SourceIndex) -> tuple[int, int]:
+    """The source frames [first, end) that a request asks for.
+
+    Raises:
+        InvalidOption: the source has none of them, or not all.
+    """
+    if request.frames is not None:
+        return _checked(request.frames[0], request.frames[1] or index.frames, index, "request.range.frames")
+    if request.time_ns is not None:
+        start, stop = request.time_ns
+        first = _frame_at(start, info, index)
+        end = index.frames if stop is None else _frame_at(stop, info, index)
+        return _checked(first, end, index, "request.range.time")
+    return 0, index.frames
+
+
+def _frame_at(time_ns: int, info: SourceInfo, index: SourceIndex) -> int:
+    tick = index.pts[0] + Fraction(time_ns, 10**9) / info.time_base
+    return bisect.bisect_left(index.pts, tick)
+
+
+def _checked(first: int, end: int, index: SourceIndex, field: str) -> tuple[int, int]:
+    if not first < end <= index.frames:
+        raise InvalidOption(
+            f"The range is frames [{first}, {end}); the video has frames [0, {index.frames}), choose some of these.", field=field
+        )
+    return first, end
+
+
+def _check_duration(request: JobRequest, duration_s: float, limits: PlanLimits) -> None:
+    if duration_s > limits.max_duration_s:
+        raise InvalidOption(
+            f"{duration_s:.0f} s are to be restored; at most {limits.max_duration_s:.0f} s a job here. Choose a range.",
+            field="request.range",
+        )
+    if request.preview and duration_s > limits.preview_max_s:
+        raise InvalidOption(
+            f"A preview of {duration_s:.0f} s is too long; choose a range of at most {limits.preview_max_s:.0f} s, "
+            "or priority batch.",
+            field="request.priority",
+        )
+
+
+def output_size(request: JobRequest, info: SourceInfo, limits: PlanLimits) -> tuple[int, int]:
+    """Width and height of the result as stored, in square pixels.
+
+    Raises:
+        InvalidOption: it would be too small or too large.
+    """
+    width, height = info.codec.width * info.codec.sample_aspect_ratio, Fraction(info.codec.height)
+    found = _even(width, height, _factor(request, width, height, info.codec.rotation))
+    if request.box is not None:
+        box = request.box[::-1] if info.codec.rotation in (90, 270) else request.box
+        found = min(found[0], box[0] // 2 * 2), min(found[1], box[1] // 2 * 2)
+    return _checked_size(found, limits)
+
+
+def _factor(request: JobRequest, width: Fraction, height: Fraction, rotation: int) -> Fraction:
+    if request.scale is not None:
+        return Fraction(request.scale)
+    if request.short_side is not None:
+        return request.short_side / min(width, height)
+    if request.box is not None:
+        # The box is what a player shows, and that may be turned.
+        across, down = request.box[::-1] if rotation in (90, 270) else request.box
+        return min(across / width, down / height)
+    return Fraction(1)
+
+
+def _even(width: Fraction, height: Fraction, factor: Fraction) -> tuple[int, int]:
+    return 2 * round(width * factor / 2), 2 * round(height * factor / 2)
+
+
+def _checked_size(size: tuple[int, int], limits: PlanLimits) -> tuple[int, int]:
+    width, height = size
+    if min(size) < _SMALLEST_SIDE:
+        raise InvalidOption(
+            f"The result would be {width}×{height} pixels; choose a larger target, at least {_SMALLEST_SIDE} a side.",
+            field="request.target",
+        )
+    if width * height > limits.max_output_pixels:
+        raise InvalidOption(
+            f"The result would be {width}×{height} pixels; at most {limits.max_output_pixels / 1e6:g} megapixels are made here. "
+            "Choose a smaller target.",
+            field="request.target",
+        )
+    return size
+
+
+def choose_container(request: JobRequest, info: SourceInfo) -> tuple[str, tuple[str, ...]]:
+    """The result's container, and what it can't keep.
+
+    Raises:
+        InvalidOption: the one that was asked for can't hold the source's streams.
+    """
+    wanted = [s for s in info.others if s.kind in ("audio", "subtitle")]
+    fits = {name: [s for s in wanted if not _fits(s, name)] for name in ("mp4", "mkv")}
+    container = request.container or ("mkv" if fits["mp4"] else "mp4")
+    misfits = fits[container]
+    if misfits and request.container:
+        other = "mkv" if container == "mp4" else "mp4"
+        raise InvalidOption(
+            f"A {container} can't hold the source's {misfits[0].kind} ({misfits[0].codec}); choose {other}, or leave it open.",
+            field="request.container",
+        )
+    lost = [s for s in info.others if s in misfits or not kept(s, container)]
+    warnings = [f"A {s.kind} stream ({s.codec or 'unknown'}) is not kept: a {container} can't hold it here." for s in lost]
+    if container == "mkv" and (1000 * info.time_base).denominator != 1:
+        warnings.append("Time stamps are rounded to milliseconds, because an mkv stores no finer ones.")
+    return container, tuple(warnings)
+
+
+def kept(stream: OtherStream, container: str) -> bool:
+    """Whether a stream is copied into the result."""
+    if stream.kind == "attachment":
+        return container == "mkv"
+    return stream.kind in ("audio", "subtitle") and _fits(stream, container)
+
+
+def _fits(stream: OtherStream, container: str) -> bool:
+    return stream.codec in _MP4_CODECS if container == "mp4" else bool(stream.codec) and stream.codec not in _NOT_IN_MKV
+
+
+def _picture_warnings(info: SourceInfo) -> tuple[str, ...]:
+    warnings = []
+    if info.image:
+        warnings.append("The source is a picture: the result is a video of one frame, which can be had as a PNG.")
+    if info.interlaced:
+        warnings.append("The video is interlaced and is restored as if it was not; deinterlace it first for a better result.")
+    if info.codec.colour_transfer in _HDR_TRANSFERS:
+        warnings.append("The video is HDR: it is restored as it is coded, and its tags are kept.")
+    if info.bits > 8:
+        warnings.append("The result has 10 bits a sample, which not every browser plays.")
+    return tuple(warnings)
+
+
+def _restore_plan(
+    request: JobRequest, info: SourceInfo, offer: Offer, limits: PlanLimits, width: int, height: int
+) -> RestorePlan:
+    model = offer.model
+    crf = DEFAULT_CRF if request.crf is None else request.crf
+    return RestorePlan(
+        model=model.name, model_hash=model.hash, fingerprint=offer.fingerprint, dtype=model.dtype,
+        weight_format=model.weight_format, width=width, height=height,
+        seed=DEFAULT_SEED if request.seed is None else request.seed, colour=_colour(request, model),
+        window_latents=model.window_latents, overlap_latents=model.overlap_latents,
+        encoder_options=(("crf", str(crf)), ("preset", limits.encoder_preset)),
+        output_pixel_format="yuv420p10le" if info.bits > 8 else "yuv420p",
+    )  # fmt: skip
+
+
+def _colour(request: JobRequest, model: WorkerModel) -> str:
+    offered = model.colours or ("wavelet",)
+    if request.colour and request.colour not in offered:
+        raise InvalidOption(
+            f"The model {model.name} doesn't offer the colour mode {request.colour}; choose {' or '.join(offered)}.",
+            field="request.colour",
+        )
+    return request.colour or offered[0]
+
+
+def _span_frames(frame_s: float, pixels: int, offer: Offer, limits: PlanLimits) -> int:
+    frames = limits.span_s / frame_s if frame_s > 0 else 1
+    if offer.megapixels_per_second > 0:
+        frames = min(frames, limits.span_work_s * offer.megapixels_per_second * 1e6 / pixels)
+    # Shorter than a segment would only add seams.
+    return max(round(frames), limits.segment_frames)
+
+
+def _spans(first: int, end: int, info: SourceInfo, index: SourceIndex, span_frames: int, limits: PlanLimits) -> tuple[Span, ...]:
+    if not index.by_order:
+        return lay_out_spans(first, end, span_frames=span_frames, segment_frames=limits.segment_frames)
+    # Frames are told apart by counting from a keyframe, so spans begin at one; the first brings the frames before it along.
+    cuts: list[int] = []
+    for keyframe in index.keyframes:
+        if keyframe.frame - (cuts[-1] if cuts else first) >= span_frames:
+            cuts.append(keyframe.frame)
+    spans = lay_out_spans(first, end, span_frames=end - first, segment_frames=limits.segment_frames, cuts=cuts)
+    return (replace(spans[0], context=first - index.keyframe_before(first).frame), *spans[1:])

@@ -1,0 +1,111 @@
+"""How far a job is. Pure; the clock is an argument."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+WAITING, PROBE, PLAN, JOIN = "waiting", "probe", "plan", "join"
+_LAST_STAGE = "encode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What people see while a job runs."""
+
+    stage: str = ""
+    """What is being done now."""
+
+    frames_done: int = 0
+    """Restored and encoded."""
+
+    frames_total: int = 0
+    """0: not known yet."""
+
+    frames_per_second: float = 0.0
+    """Since this run of the job began; 0: nothing yet."""
+
+    time_left_s: float | None = None
+    """None: not known."""
+
+    segments_done: int = 0
+    """Stored."""
+
+    segments_total: int = 0
+    """In the plan."""
+
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Work so far by stage."""
+
+
+@dataclass(slots=True)
+class ProgressMeter:
+    """Adds up what spans report."""
+
+    frames_total: int
+    """Of the job."""
+
+    segments_total: int
+    """Of the plan."""
+
+    predicted_s: float | None = None
+    """Until frames were restored, the plan's word."""
+
+    stage: str = "decode"
+    """The last one reported."""
+
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
+
+    _stored: dict[int, int] = field(default_factory=dict)
+    _segments: dict[int, int] = field(default_factory=dict)
+    _encoded: dict[int, int] = field(default_factory=dict)
+    _active: int = 0
+    _since: float | None = None
+    _frames_before: int = 0
+
+    def span_found(self, span: int, frames: int, segments: int) -> None:
+        """What the store has of a span that is about to be sent, or is done."""
+        self._stored[span], self._segments[span], self._encoded[span] = frames, segments, 0
+
+    def span_started(self, now: float) -> None:
+        """A worker begins; speed is counted from the first one on."""
+        self._active += 1
+        if self._since is None:
+            self._since, self._frames_before = now, self.frames_done
+
+    def span_stopped(self) -> None:
+        """A worker has ended, well or not."""
+        self._active -= 1
+
+    def segment_stored(self, span: int, frames: int) -> None:
+        """One more."""
+        self._stored[span] = self._stored.get(span, 0) + frames
+        self._segments[span] = self._segments.get(span, 0) + 1
+
+    def stage_done(self, span: int, stage: str, frames: int, seconds: float) -> None:
+        """What a worker reports."""
+        self.stage = stage
+        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+        if stage == _LAST_STAGE:
+            self._encoded[span] = frames
+
+    @property
+    def frames_done(self) -> int:
+        """Restored and encoded."""
+        spans = self._stored.keys() | self._encoded.keys()
+        return min(self.frames_total, sum(max(self._stored.get(s, 0), self._encoded.get(s, 0)) for s in spans))
+
+    def progress(self, now: float, stage: str = "") -> Progress:
+        """As people see it."""
+        done = self.frames_done
+        elapsed = now - self._since if self._since is not None else 0.0
+        speed = (done - self._frames_before) / elapsed if elapsed > 0 else 0.0
+        return Progress(
+            stage=stage or (self.stage if self._active else WAITING),
+            frames_done=done,
+            frames_total=self.frames_total,
+            frames_per_second=speed,
+            time_left_s=(self.frames_total - done) / speed if speed > 0 else self.predicted_s,
+            segments_done=sum(self._segments.values()),
+            segments_total=self.segments_total,
+            stage_seconds=dict(self.stage_seconds),
+        )

@@ -1,0 +1,245 @@
+"""The use case: a job from its request to its result. Plan, dispatch, collect, join; taken up again it goes on from the store."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from services.common.errors import (
+    FingerprintChanged,
+    InternalError,
+    NotFound,
+    ServiceError,
+    StoreFull,
+    StoreUnavailable,
+    WrongState,
+)
+from services.common.logs import log_context
+from services.common.metrics import GatewayMetrics
+from services.common.plan import Plan, plan_from_json, plan_to_json
+from services.gateway import jobs, keys
+from services.gateway.book import JobBook
+from services.gateway.cleaning import remove_plan
+from services.gateway.dispatch import Dispatcher
+from services.gateway.jobs import Job, State
+from services.gateway.planning import PlanLimits, kept, make_plan
+from services.gateway.ports import ContainerFiles, Joined, JoinTask
+from services.gateway.progress import JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
+from services.gateway.report import report_to_json
+from services.gateway.source import SourceIndex
+from services.gateway.sources import Source, Sources
+from services.gateway.spans import JobWork, SpanRunner
+from services.gateway.store.base import Store
+from services.gateway.tasks import together
+
+_log = logging.getLogger(__name__)
+_MEDIA_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska"}
+_REPLANNED = "The workers that began this job are gone; it was planned anew for others, from its beginning."
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One run of a job, under one lease."""
+
+    job_id: str
+    token: int
+    source: Source
+    index: SourceIndex
+
+
+class Restorer:
+    """Runs jobs."""
+
+    def __init__(
+        self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, dispatcher: Dispatcher,
+        spans: SpanRunner, limits: PlanLimits, metrics: GatewayMetrics,
+    ) -> None:  # fmt: skip
+        self._book = book
+        self._sources = sources
+        self._store = store
+        self._container = container
+        self._dispatcher = dispatcher
+        self._spans = spans
+        self._limits = limits
+        self._metrics = metrics
+
+    async def run(self, job_id: str, token: int) -> None:
+        """Take a job to its end, from wherever it is.
+
+        Returns when the job has ended; raises nothing but CancelledError, which leaves it to be taken up again.
+        """
+        with log_context(job_id=job_id):
+            try:
+                await self._run(job_id, token)
+            except ServiceError as error:
+                _log.warning("job failed", extra={"reason": type(error).__name__, "detail": error.message})
+                await self._fail(job_id, token, error)
+            except Exception:
+                _log.exception("a job failed inside the service")
+                text = "Something went wrong inside the service while the job ran; its log has the details. Retry the job."
+                await self._fail(job_id, token, InternalError(text))
+
+    async def _run(self, job_id: str, token: int) -> None:
+        run = await self._look(job_id, token)
+        while True:
+            plan = await self._plan(run)
+            try:
+                await self._restore(run, plan)
+                return await self._join(run, plan)
+            except FingerprintChanged:
+                if self._book.get(job_id).replanned:
+                    raise
+                await self._update(run, lambda job: jobs.replanning(job, _REPLANNED, time.time()))
+            except InternalError as error:
+                await self._drop_broken_segment(run, plan, error)
+
+    async def _look(self, job_id: str, token: int) -> _Run:
+        job = self._book.get(job_id)
+        self._book.show(job_id, Progress(stage=PROBE))
+        source = await self._sources.look(job.request.upload_id)
+        if source.upload.sha256 != job.source_sha256:
+            raise WrongState("The upload was replaced since the job was created; create another job.")
+        index = await self._sources.job_index(job_id, source, lambda _: self._book.show(job_id, Progress(stage=PLAN)))
+        return _Run(job_id=job_id, token=token, source=source, index=index)
+
+    # ---- plan ----
+
+    async def _plan(self, run: _Run) -> Plan:
+        job, key = self._book.get(run.job_id), keys.job(run.job_id, "plan.json")
+        if job.plan is not None:
+            with contextlib.suppress(NotFound):
+                return plan_from_json((await self._store.get(key))[0])
+        # A plan that no summary announces is one that was given up, or not begun.
+        await remove_plan(self._store, self._book, job)
+        await self._update(run, lambda job: jobs.advance(job, State.PLANNING, time.time()))
+        offer = await self._dispatcher.offer(
+            job.model, job.request.pool, lambda: self._book.show(run.job_id, Progress(stage=WAITING))
+        )
+        plan, summary = make_plan(job.request, run.source.info, run.index, run.source.upload.sha256, offer, self._limits)
+        await self._store.put(key, plan_to_json(plan), if_absent=True)
+        await self._update(run, lambda job: jobs.planned(job, summary, time.time()))
+        return plan
+
+    # ---- restore ----
+
+    async def _restore(self, run: _Run, plan: Plan) -> None:
+        job = await self._update(run, lambda job: jobs.advance(job, State.RESTORING, time.time()))
+        meter = ProgressMeter(
+            frames_total=plan.frames,
+            segments_total=len(plan.segments),
+            predicted_s=job.plan.predicted_s if job.plan else None,
+        )
+        work = JobWork(job=job, token=run.token, plan=plan, source=run.source, index=run.index, meter=meter)
+        async with together() as group:
+            for span in plan.spans:
+                group.create_task(self._spans.restore(work, span))
+
+    async def _drop_broken_segment(self, run: _Run, plan: Plan, error: InternalError) -> None:
+        """Let a segment that turned out not to be whole be restored again. Raises ``error`` where none is to blame."""
+        if not error.field.isdigit():
+            raise error
+        segment = plan.segments[int(error.field)]
+        note = f"Frames {segment.first} to {segment.end} were stored incompletely and restored again."
+        if note in self._book.get(run.job_id).notes:
+            raise InternalError(f"Frames {segment.first} to {segment.end} come incomplete from the workers; see their logs.")
+        await self._store.delete(_segment_key(plan, int(error.field)))
+        await self._update(run, lambda job: jobs.noted(job, note))
+
+    # ---- join ----
+
+    async def _join(self, run: _Run, plan: Plan) -> None:
+        job = await self._update(run, lambda job: jobs.advance(job, State.JOINING, time.time()))
+        started, name = time.monotonic(), f"result.{plan.container}"
+        done = replace(self._book.progress(run.job_id), stage=JOIN)
+        self._book.show(run.job_id, done)
+        async with self._store.scratch("." + plan.container) as output:
+            async with self._sources.file(run.source.upload.upload_id) as source:
+                task = join_task(run.source, run.index, plan, source, output)
+                joined = await self._container.join(
+                    task, lambda number: self._segment_file(plan, number), lambda _: self._book.show(run.job_id, done)
+                )
+            await self._store.adopt(keys.job(run.job_id, name), output)
+        self._metrics.join_duration.observe(time.monotonic() - started)
+        await self._store.put(keys.job(run.job_id, "report.json"), report_to_json(joined.checks))
+        await self._update(run, lambda now: _succeeded(now, job, plan, joined))
+
+    @contextlib.asynccontextmanager
+    async def _segment_file(self, plan: Plan, number: int) -> AsyncIterator[Path]:
+        async with self._store.local_path(_segment_key(plan, number)) as path:
+            yield path
+
+    # ---- states ----
+
+    async def _update(self, run: _Run, change: jobs.Change) -> Job:
+        return await self._book.update(run.job_id, change, token=run.token)
+
+    async def _fail(self, job_id: str, token: int, error: ServiceError) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._book.update(job_id, lambda job: jobs.failed(job, error, time.time()), token=token)
+                return
+            except WrongState:
+                # Cancelled meanwhile, or somebody else's by now.
+                return
+            except (StoreUnavailable, StoreFull):
+                _log.exception("the end of a job can't be written yet", extra={"pause_s": pause_s})
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def join_task(source: Source, index: SourceIndex, plan: Plan, path: Path, output: Path) -> JoinTask:
+    """How the segments of a plan become its result."""
+    cut = (plan.first, plan.end) != (0, index.frames)
+    return JoinTask(
+        source=path,
+        output=output,
+        container=plan.container,
+        time_base=source.info.time_base,
+        pts=index.pts[plan.first : plan.end],
+        last_duration=index.end_of(plan.end - 1) - index.pts[plan.end - 1],
+        shift=_shift(source, index, plan, cut),
+        cut=cut,
+        end=index.pts[plan.end] if plan.end < index.frames else None,
+        counts=tuple(s.end - s.first for s in plan.segments),
+        copied=tuple(s.index for s in source.info.others if kept(s, plan.container)),
+        display_matrix=source.info.display_matrix,
+    )
+
+
+def _shift(source: Source, index: SourceIndex, plan: Plan, cut: bool) -> int:
+    first = index.pts[plan.first]
+    if cut or first < 0:
+        return first
+    # Broadcasts begin at any time of day, results at 0.
+    return min(first, math.floor(source.info.start_s / source.info.time_base)) if source.info.origin_free else 0
+
+
+def _segment_key(plan: Plan, number: int) -> str:
+    segment = plan.segments[number]
+    span = next(s for s in plan.spans if s.first <= segment.first < s.end)
+    return keys.segment(plan.span_key(span), segment.name)
+
+
+def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined) -> Job:
+    ended = time.time()
+    result = jobs.Result(
+        filename=f"{PurePath(now.filename).stem or now.job_id}_restored.{plan.container}",
+        media_type=_MEDIA_TYPES[plan.container],
+        size_bytes=joined.size_bytes,
+        sha256=joined.sha256,
+        width=plan.restore.width,
+        height=plan.restore.height,
+        frames=joined.frames,
+        duration_s=joining.plan.duration_s if joining.plan else 0.0,
+        elapsed_s=ended - (now.asked_at or now.created_at),
+    )
+    failed = [check.detail for check in joined.checks if not check.passed]
+    for detail in failed:
+        now = jobs.noted(now, f"A check of the result failed: {detail}.")
+    return jobs.succeeded(now, result, ended)

@@ -1,0 +1,124 @@
+"""The gateway's parts, put together over whatever store, workers, container and leases it is given."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+
+from services.common.metrics import GatewayMetrics
+from services.gateway.book import JobBook
+from services.gateway.catalogue import Catalogue
+from services.gateway.container.adapter import ContainerLimits
+from services.gateway.control import ControlSettings, JobControl
+from services.gateway.dispatch import Dispatcher, Patience
+from services.gateway.jobs import State
+from services.gateway.planning import PlanLimits
+from services.gateway.ports import ContainerFiles, Leases, Workers
+from services.gateway.restore import Restorer
+from services.gateway.results import Results
+from services.gateway.servicer import GatewayServicer
+from services.gateway.settings import GatewaySettings
+from services.gateway.sources import Sources
+from services.gateway.spans import SpanRunner
+from services.gateway.store.base import Store
+from services.gateway.uploads import Uploads
+
+_MEASURE_S = 1.0
+
+
+class GatewayService:
+    """Everything behind the gRPC server."""
+
+    def __init__(
+        self, *, settings: GatewaySettings, store: Store, workers: Workers, container: ContainerFiles, leases: Leases,
+        metrics: GatewayMetrics,
+    ) -> None:  # fmt: skip
+        limits = plan_limits(settings)
+        self._metrics = metrics
+        self._workers = workers
+        self._book = book = JobBook(store)
+        uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
+        sources = Sources(uploads, store, container)
+        catalogue = Catalogue(workers, settings.default_model)
+        patience = Patience(worker_wait_s=settings.worker_wait_s, fingerprint_wait_s=settings.fingerprint_wait_s)
+        self._dispatcher = dispatcher = Dispatcher(workers, patience)
+        spans = SpanRunner(
+            book=book, sources=sources, store=store, container=container, workers=workers, dispatcher=dispatcher,
+            metrics=metrics, attempts=settings.span_attempts, stall_s=settings.span_stall_s,
+        )  # fmt: skip
+        restorer = Restorer(
+            book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
+            metrics=metrics,
+        )  # fmt: skip
+        self._control = JobControl(
+            book=book, sources=sources, store=store, catalogue=catalogue, restorer=restorer, leases=leases, limits=limits,
+            settings=_control_settings(settings), metrics=metrics,
+        )  # fmt: skip
+        self.servicer = GatewayServicer(
+            uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
+            results=Results(book=book, store=store, sources=sources, container=container, metrics=metrics), version=_version(),
+        )  # fmt: skip
+        """Answers the calls."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def load(self) -> None:
+        """Read which jobs there are. Raises StoreUnavailable."""
+        await self._book.load()
+
+    async def start(self) -> None:
+        """Take up the jobs that have not ended. Raises StoreUnavailable."""
+        await self._control.adopt()
+        self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measure_always())]
+
+    async def stop(self) -> None:
+        """Let go of all jobs, so that they go on after the next start; whoever watches one is told."""
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks)
+        self._book.close()
+        await self._control.close()
+
+    async def _measure_always(self) -> None:
+        while True:
+            self._measure()
+            await asyncio.sleep(_MEASURE_S)
+
+    def _measure(self) -> None:
+        states = [job.state for job in self._book.jobs()]
+        for state in State:
+            if not state.ended:
+                self._metrics.jobs.labels(state.value).set(states.count(state))
+        self._metrics.workers.clear()
+        for view in self._workers.views():
+            self._metrics.workers.labels(view.state).inc()
+        self._metrics.queued_megapixels.clear()
+        for pool, megapixels in self._dispatcher.waiting_megapixels().items():
+            self._metrics.queued_megapixels.labels(pool).set(megapixels)
+
+
+def plan_limits(settings: GatewaySettings) -> PlanLimits:
+    """What plans may be."""
+    return PlanLimits(
+        max_source_pixels=settings.max_source_pixels, max_output_pixels=settings.max_output_pixels,
+        max_duration_s=settings.max_duration_s, preview_max_s=settings.preview_max_s, span_s=settings.span_seconds,
+        span_work_s=settings.span_work_s, segment_frames=settings.segment_frames, encoder_preset=settings.encoder_preset,
+    )  # fmt: skip
+
+
+def container_limits(settings: GatewaySettings) -> ContainerLimits:
+    """What the processes that read files may use."""
+    return ContainerLimits(
+        memory_bytes=settings.container_memory_bytes, cpu_s=settings.container_cpu_s, silence_s=settings.container_silence_s,
+        processes=settings.container_processes, max_pixels=settings.max_source_pixels,
+    )  # fmt: skip
+
+
+def _control_settings(settings: GatewaySettings) -> ControlSettings:
+    return ControlSettings(max_active_jobs=settings.max_active_jobs, index_s=settings.index_s, adopt_s=settings.adopt_s)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("seedvr2")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,243 @@
+"""The Gateway RPCs: decode, call the use case, encode."""
+
+import asyncio
+import base64
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Any
+
+from services.common.errors import InvalidInput, InvalidOption, ServiceError
+from services.common.metrics import GatewayMetrics
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
+from services.common.rpc.status import code_of
+from services.gateway import codec
+from services.gateway.book import JobBook
+from services.gateway.catalogue import Catalogue
+from services.gateway.control import JobControl
+from services.gateway.jobs import Job
+from services.gateway.ports import Workers
+from services.gateway.results import Download, Results
+from services.gateway.uploads import Finish, Uploads
+
+_PAGE, _LONGEST_PAGE = 50, 200
+
+
+@contextlib.contextmanager
+def _counted(metrics: GatewayMetrics, method: str) -> Iterator[None]:
+    code = "OK"
+    try:
+        yield
+    except ServiceError as error:
+        code = code_of(type(error)).name
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        code = "CANCELLED"
+        raise
+    except Exception:
+        code = "INTERNAL"
+        raise
+    finally:
+        metrics.requests.labels(method, code).inc()
+
+
+def _unary(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def answer(self: "GatewayServicer", request: Any, context: Any) -> Any:
+        with _counted(self.metrics, method.__name__):
+            return await method(self, request)
+
+    return answer
+
+
+def _stream(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def answer(self: "GatewayServicer", request: Any, context: Any) -> AsyncGenerator[Any, None]:
+        with _counted(self.metrics, method.__name__):
+            async with contextlib.aclosing(method(self, request)) as responses:
+                async for response in responses:
+                    yield response
+
+    return answer
+
+
+class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
+    """See gateway.proto for what each call does."""
+
+    def __init__(
+        self, *, uploads: Uploads, book: JobBook, control: JobControl, results: Results, catalogue: Catalogue,
+        workers: Workers, metrics: GatewayMetrics, version: str,
+    ) -> None:  # fmt: skip
+        self._uploads = uploads
+        self._book = book
+        self._control = control
+        self._results = results
+        self._catalogue = catalogue
+        self._workers = workers
+        self._version = version
+        self.metrics = metrics
+
+    # ---- uploads ----
+
+    @_unary
+    async def CreateUpload(self, request: pb.CreateUploadRequest) -> pb.CreateUploadResponse:
+        upload = await self._uploads.create(request.upload_id, request.filename, request.size_bytes)
+        return pb.CreateUploadResponse(upload=codec.encode_upload(upload))
+
+    @_unary
+    async def WriteUpload(self, requests: AsyncIterator[pb.WriteUploadRequest]) -> pb.WriteUploadResponse:
+        messages = aiter(requests)
+        first = await anext(messages, None)
+        if first is None or first.WhichOneof("message") != "start":
+            raise InvalidInput("The first message must name the upload and the offset.", field="start")
+        upload = await self._uploads.write(first.start.upload_id, first.start.offset, _upload_messages(messages))
+        return pb.WriteUploadResponse(upload=codec.encode_upload(upload))
+
+    @_unary
+    async def GetUpload(self, request: pb.GetUploadRequest) -> pb.GetUploadResponse:
+        return pb.GetUploadResponse(upload=codec.encode_upload(await self._uploads.get(request.upload_id)))
+
+    @_unary
+    async def DeleteUpload(self, request: pb.DeleteUploadRequest) -> pb.DeleteUploadResponse:
+        await self._uploads.delete(request.upload_id)
+        return pb.DeleteUploadResponse()
+
+    # ---- jobs ----
+
+    @_unary
+    async def PlanJob(self, request: pb.PlanJobRequest) -> pb.PlanJobResponse:
+        summary = await self._control.plan(codec.decode_request(request.request))
+        return pb.PlanJobResponse(plan=codec.encode_plan(summary))
+
+    @_unary
+    async def CreateJob(self, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
+        job = await self._control.create(request.job_id, codec.decode_request(request.request))
+        return pb.CreateJobResponse(job=self._job(job))
+
+    @_unary
+    async def GetJob(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
+        return pb.GetJobResponse(job=self._job(self._book.get(request.job_id)))
+
+    @_unary
+    async def ListJobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        if not 0 <= request.page_size <= _LONGEST_PAGE:
+            raise InvalidOption(f"The page size is {request.page_size}; give 1 to {_LONGEST_PAGE}, or 0.", field="page_size")
+        jobs = self._book.jobs(codec.decode_states(list(request.states)))
+        if request.page_token:
+            after = _decode_token(request.page_token)
+            jobs = [job for job in jobs if job.order < after]
+        size = request.page_size or _PAGE
+        token = _encode_token(jobs[size - 1]) if len(jobs) > size else ""
+        return pb.ListJobsResponse(jobs=[self._job(job) for job in jobs[:size]], next_page_token=token)
+
+    @_stream
+    async def WatchJob(self, request: pb.WatchJobRequest) -> AsyncGenerator[pb.WatchJobResponse, None]:
+        async with contextlib.aclosing(self._book.watch(request.job_id)) as changes:
+            async for job, progress in changes:
+                yield pb.WatchJobResponse(job=codec.encode_job(job, progress))
+
+    @_unary
+    async def CancelJob(self, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
+        return pb.CancelJobResponse(job=self._job(await self._control.cancel(request.job_id)))
+
+    @_unary
+    async def DeleteJob(self, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
+        await self._control.delete(request.job_id)
+        return pb.DeleteJobResponse()
+
+    @_unary
+    async def RetryJob(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
+        return pb.RetryJobResponse(job=self._job(await self._control.retry(request.job_id)))
+
+    # ---- results ----
+
+    @_stream
+    async def DownloadResult(self, request: pb.DownloadResultRequest) -> AsyncGenerator[pb.DownloadResultResponse, None]:
+        if request.HasField("segment"):
+            download = await self._results.segment(request.job_id, request.segment, request.offset, request.length)
+        else:
+            download = await self._results.result(request.job_id, request.offset, request.length)
+        async with contextlib.aclosing(_parts(download)) as parts:
+            async for info, data in parts:
+                yield pb.DownloadResultResponse(info=info, data=data)
+
+    @_stream
+    async def DownloadSource(self, request: pb.DownloadSourceRequest) -> AsyncGenerator[pb.DownloadSourceResponse, None]:
+        download = await self._results.source(request.job_id, request.offset, request.length)
+        async with contextlib.aclosing(_parts(download)) as parts:
+            async for info, data in parts:
+                yield pb.DownloadSourceResponse(info=info, data=data)
+
+    @_unary
+    async def GetPlaylist(self, request: pb.GetPlaylistRequest) -> pb.GetPlaylistResponse:
+        found = await self._results.playlist(request.job_id)
+        return pb.GetPlaylistResponse(m3u8=found.m3u8, complete=found.complete, segments=found.segments)
+
+    @_unary
+    async def GetFrame(self, request: pb.GetFrameRequest) -> pb.GetFrameResponse:
+        if request.of not in (pb.FRAME_OF_SOURCE, pb.FRAME_OF_RESULT):
+            raise InvalidOption("Say of which the frame is: FRAME_OF_SOURCE or FRAME_OF_RESULT.", field="of")
+        picture = await self._results.picture(
+            request.job_id, of_result=request.of == pb.FRAME_OF_RESULT, frame=request.frame, max_side=request.max_side
+        )
+        return pb.GetFrameResponse(image=picture.data, width=picture.width, height=picture.height)
+
+    @_unary
+    async def GetQualityReport(self, request: pb.GetQualityReportRequest) -> pb.GetQualityReportResponse:
+        checks = await self._results.report(request.job_id)
+        return pb.GetQualityReportResponse(checks=[codec.encode_check(check) for check in checks])
+
+    # ---- cluster ----
+
+    @_unary
+    async def ListModels(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        models = [codec.encode_model(known) for known in self._catalogue.models()]
+        return pb.ListModelsResponse(models=models, default_model=self._catalogue.default_model())
+
+    @_unary
+    async def GetClusterStatus(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
+        active = [job for job in self._book.jobs() if not job.state.ended]
+        waiting = sum(self._book.progress(job.job_id).stage in ("", "waiting") for job in active)
+        return pb.GetClusterStatusResponse(
+            version=self._version,
+            workers=[codec.encode_worker(view) for view in self._workers.views()],
+            jobs_running=len(active) - waiting,
+            jobs_waiting=waiting,
+        )
+
+    def _job(self, job: Job) -> pb.Job:
+        return codec.encode_job(job, self._book.progress(job.job_id))
+
+
+async def _upload_messages(messages: AsyncIterator[pb.WriteUploadRequest]) -> AsyncGenerator[bytes | Finish, None]:
+    async for message in messages:
+        kind = message.WhichOneof("message")
+        if kind == "data":
+            yield message.data
+        elif kind == "finish":
+            yield Finish(sha256=message.finish.sha256)
+        else:
+            raise InvalidInput("After the first message of an upload stream come data and at last finish.", field="start")
+
+
+async def _parts(download: Download) -> AsyncGenerator[tuple[pb.ObjectInfo | None, bytes], None]:
+    info: pb.ObjectInfo | None = codec.encode_object(download)
+    async with contextlib.aclosing(download.pieces):
+        async for data in download.pieces:
+            yield info, data
+            info = None
+    if info is not None:
+        yield info, b""
+
+
+def _encode_token(job: Job) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.job_id}".encode()).decode()
+
+
+def _decode_token(token: str) -> tuple[float, str]:
+    try:
+        created_at, job_id = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
+        return float(created_at), job_id
+    except ValueError as error:
+        raise InvalidOption("The page token is not one that this service gave; begin without one.", field="page_token") from error

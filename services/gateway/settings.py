@@ -1,0 +1,56 @@
+"""Settings of the gateway, ``SEEDVR2_GATEWAY_…`` in the environment."""
+
+from dataclasses import dataclass
+
+from services.common.settings import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """What the gateway needs to know; each field is a setting."""
+
+    address: str = setting("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes any free one")
+    metrics_address: str = setting("127.0.0.1:9101", "host:port of /metrics; port 0 takes any free one; empty: off")
+    store_directory: str = setting("seedvr2-data/store", "directory that holds uploads, jobs and results")
+    store_min_free_bytes: int = setting(256 << 20, "bytes that uploads, segments and results leave free on its file system")
+    workers: tuple[str, ...] = setting(("127.0.0.1:50061",), "inference workers, each pool=host:port or host:port")
+    default_model: str = setting("", "model of jobs that name none; empty: the first one that workers serve, by name")
+    max_upload_bytes: int = setting(50 << 30, "largest upload, in bytes")
+    max_source_pixels: int = setting(8192 * 4352, "largest frame of a source, in pixels")
+    max_output_pixels: int = setting(8192 * 4352, "largest frame of a result, in pixels")
+    max_duration_s: float = setting(6 * 3600.0, "longest part of a video that one job restores, in seconds")
+    max_active_jobs: int = setting(1000, "jobs that wait or run; more are refused until some have ended")
+    preview_max_s: float = setting(60.0, "longest range of a preview, in seconds")
+    span_seconds: float = setting(20.0, "longest span, the part of a video that one worker restores in one go, in seconds")
+    span_work_s: float = setting(300.0, "longest span in seconds of work, where the workers' speed is known")
+    segment_frames: int = setting(48, "frames of a segment, the part that is stored and played while the rest is restored")
+    encoder_preset: str = setting("fast", "x264 preset of results: slower ones make smaller files")
+    worker_poll_s: float = setting(1.0, "seconds between two looks at a worker")
+    worker_wait_s: float = setting(600.0, "seconds that a job waits for a worker that can restore it before it fails")
+    fingerprint_wait_s: float = setting(60.0, "seconds that a begun job waits for workers like those that began it")
+    span_attempts: int = setting(3, "times that a span may fail without any new segment before its job fails")
+    span_stall_s: float = setting(300.0, "seconds without progress after which a worker gives a span up")
+    container_memory_bytes: int = setting(3 << 30, "address space of a process that reads or writes a container, in bytes")
+    container_cpu_s: int = setting(900, "CPU seconds of such a process")
+    container_silence_s: float = setting(60.0, "seconds that such a process may go without a word")
+    container_processes: int = setting(4, "such processes at a time, not counting those that feed workers")
+    index_s: float = setting(10.0, "seconds that creating a job waits for the index of its source; later the job makes it")
+    adopt_s: float = setting(5.0, "seconds between two looks for jobs that nobody drives")
+    drain_s: float = setting(10.0, "seconds that open calls have to end after SIGTERM")
+    log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    ready_file: str = setting("", "file that gets the real addresses as JSON once the service listens; empty: none")
+
+    def __post_init__(self) -> None:
+        for name in ("max_upload_bytes", "max_source_pixels", "max_output_pixels", "max_active_jobs", "segment_frames",
+                     "span_attempts", "container_memory_bytes", "container_cpu_s", "container_processes"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("max_duration_s", "preview_max_s", "span_seconds", "span_work_s", "worker_poll_s", "span_stall_s",
+                     "container_silence_s", "adopt_s"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("store_min_free_bytes", "worker_wait_s", "fingerprint_wait_s", "index_s", "drain_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")
+        if not self.store_directory:
+            raise ValueError("store_directory is empty; name a directory")

@@ -1,0 +1,104 @@
+"""What a source holds: read once by a child process, then kept in memory and beside the job."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from services.common.errors import InvalidVideo, NotFound, UploadNotFound, WrongState
+from services.gateway import keys
+from services.gateway.ports import ContainerFiles
+from services.gateway.source import SourceIndex, SourceInfo, index_from_json, index_to_json
+from services.gateway.store.base import Store
+from services.gateway.uploads import Upload, Uploads
+
+_KEPT = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A complete upload and what it says of itself."""
+
+    upload: Upload
+    """Where the bytes are."""
+
+    info: SourceInfo
+    """Its streams."""
+
+
+class Sources:
+    """Looks into uploads. Methods raise UploadNotFound, WrongState for an incomplete upload, InvalidVideo."""
+
+    def __init__(self, uploads: Uploads, store: Store, container: ContainerFiles) -> None:
+        self._uploads = uploads
+        self._store = store
+        self._container = container
+        self._infos: OrderedDict[str, SourceInfo] = OrderedDict()
+        self._indices: OrderedDict[str, SourceIndex] = OrderedDict()
+
+    async def look(self, upload_id: str) -> Source:
+        """An upload's streams."""
+        upload = await self._complete(upload_id)
+        info = self._infos.get(upload.sha256)
+        if info is None:
+            async with self.file(upload_id) as path:
+                info = await self._container.probe(path)
+            _keep(self._infos, upload.sha256, info)
+        return Source(upload=upload, info=info)
+
+    async def index(self, source: Source, on_progress: Callable[[float], None] | None = None) -> SourceIndex:
+        """All frames of a source."""
+        sha256 = source.upload.sha256
+        index = self._indices.get(sha256)
+        if index is None:
+            async with self.file(source.upload.upload_id) as path:
+                index = await self._container.index(path, source.info, on_progress)
+            _keep(self._indices, sha256, index)
+        return index
+
+    async def index_within(self, source: Source, seconds: float) -> SourceIndex | None:
+        """The same, or None where it takes longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self.index(source)
+        return None
+
+    async def job_index(self, job_id: str, source: Source, on_progress: Callable[[float], None]) -> SourceIndex:
+        """The same, kept with a job: its plan counts on it."""
+        key = keys.job(job_id, "index.json")
+        with suppress(NotFound):
+            return index_from_json((await self._store.get(key))[0])
+        index = await self.index(source, on_progress)
+        await self._store.put(key, index_to_json(index))
+        return index
+
+    @asynccontextmanager
+    async def file(self, upload_id: str) -> AsyncIterator[Path]:
+        """The upload as a file."""
+        async with self._store.local_path(keys.upload(upload_id, "data")) as path:
+            yield path
+
+    async def _complete(self, upload_id: str) -> Upload:
+        try:
+            upload = await self._uploads.get(upload_id)
+        except UploadNotFound as error:
+            raise UploadNotFound(error.message, field="request.source.upload_id") from error
+        if not upload.complete:
+            raise WrongState(
+                f"The upload {upload_id} is not complete, {upload.received_bytes} bytes are there; send the rest and finish it.",
+                field="request.source.upload_id",
+            )
+        if not upload.size_bytes:
+            raise InvalidVideo("The file is empty; send one with a video in it.")
+        return upload
+
+
+def _keep(cache: OrderedDict[str, T], key: str, value: T) -> None:
+    cache[key] = value
+    if len(cache) > _KEPT:
+        cache.popitem(last=False)

@@ -1,0 +1,64 @@
+"""Plain values for tests of the gateway."""
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from services.common.fleet import WorkerModel, WorkerStatus
+from services.common.media import CodecParameters
+from services.gateway.jobs import Job, JobRequest
+from services.gateway.planning import Offer, PlanLimits
+from services.gateway.ports import WorkerView
+from services.gateway.source import Keyframe, PacketFacts, SourceIndex, SourceInfo
+
+LIMITS = PlanLimits(
+    max_source_pixels=4_000_000, max_output_pixels=4_000_000, max_duration_s=100.0, preview_max_s=2.0, span_s=4.0,
+    span_work_s=60.0, segment_frames=8, encoder_preset="fast",
+)  # fmt: skip
+
+MODEL = WorkerModel(
+    name="nano", title="Nano", hash="ab" * 32, dtype="float32", weight_format="float16", size_multiple=8, temporal_factor=4,
+    window_latents=7, overlap_latents=2, parameters=10, colours=("wavelet", "none"),
+)  # fmt: skip
+
+OFFER = Offer(model=MODEL, pool="", fingerprint="f1", workers=2, megapixels_per_second=0.0)
+
+
+def info(**changes: Any) -> SourceInfo:
+    """A plain 640 by 360 MP4 at 25 frames a second; codec fields are changed by their names too."""
+    codec = CodecParameters(codec="h264", extradata=b"\x01\x02", width=640, height=360, pixel_format="yuv420p")
+    inner = {name: value for name, value in changes.items() if name in CodecParameters.__slots__ and name != "codec"}
+    outer = {name: value for name, value in changes.items() if name not in inner}
+    values: dict[str, Any] = {
+        "container": "mov,mp4,m4a,3gp,3g2,mj2", "stream": 0, "codec": replace(codec, **inner), "time_base": Fraction(1, 25),
+        "bits": 8, "frames_declared": 0, "duration_s": 0.0, "others": (), "stamped": True, "origin_free": False,
+        "start_s": 0.0, "image": False, "interlaced": False,
+    }  # fmt: skip
+    return SourceInfo(**{**values, **outer})
+
+
+def index(frames: int = 50, *, by_order: bool = False, gop: int = 10) -> SourceIndex:
+    """One tick a frame."""
+    keyframes = tuple(Keyframe(packet=i, frame=i, pts=i, dts=i) for i in range(0, frames, gop))
+    return SourceIndex(pts=tuple(range(frames)), last_duration=1, by_order=by_order, keyframes=keyframes)
+
+
+def packet(pts: int | None, dts: int | None = None, **changes: Any) -> PacketFacts:
+    """A packet of one tick."""
+    values = {"duration": 1, "keyframe": False, "shown": True, "corrupt": False, **changes}
+    return PacketFacts(pts=pts, dts=pts if dts is None else dts, **values)
+
+
+def job(job_id: str = "a", **changes: Any) -> Job:
+    """A job that was just created."""
+    values: dict[str, Any] = {
+        "request": JobRequest(upload_id="u"), "model": "nano", "filename": "a.mp4", "source_sha256": "cd" * 32, "created_at": 10.0
+    }  # fmt: skip
+    return Job(job_id=job_id, **{**values, **changes})
+
+
+def view(address: str = "w:1", *, lost: bool = False, **changes: Any) -> WorkerView:
+    """A worker that serves nano."""
+    values: dict[str, Any] = {"worker_id": "1", "pool": "p", "state": "ready", "models": (MODEL,), "fingerprint": "f1"}
+    status = WorkerStatus(**{**values, **changes})
+    return WorkerView(address=address, pool=status.pool, status=status, lost=lost)

@@ -1,0 +1,117 @@
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+
+from services.common.errors import FingerprintChanged, WorkerUnavailable
+from services.gateway.dispatch import Dispatcher, Patience, best_offer, candidate_of
+from services.gateway.ports import WorkerView
+from services.gateway.scheduler import Work
+from tests.unit.gateway.examples import MODEL, view
+
+WORK = Work(job_id="a", span=0, model="nano", model_hash=MODEL.hash, fingerprint="f1", megapixels=3.0)
+PATIENT = Patience(worker_wait_s=30, fingerprint_wait_s=30)
+
+
+class Listed:
+    """Workers as a list that tests change."""
+
+    def __init__(self, *views: WorkerView) -> None:
+        self._views = list(views)
+        self._listeners: list[Callable[[], None]] = []
+
+    def views(self) -> list[WorkerView]:
+        return self._views
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def become(self, *views: WorkerView) -> None:
+        self._views = list(views)
+        for listener in self._listeners:
+            listener()
+
+
+async def test_a_span_that_waits_gets_the_worker_that_appears():
+    workers = Listed()
+    dispatcher = Dispatcher(workers, PATIENT)
+
+    async def hold() -> str:
+        async with dispatcher.worker_for(WORK, lambda: None) as address:
+            return address
+
+    waiting = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    assert dispatcher.waiting_megapixels() == {"": 3.0}
+    workers.become(view("w:1"))
+    assert await waiting == "w:1"
+    assert (dispatcher.running, dispatcher.waiting_megapixels()) == (0, {})
+
+
+async def test_the_next_span_gets_the_worker_that_is_given_back():
+    dispatcher = Dispatcher(Listed(view("w:1")), PATIENT)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(dispatcher.worker_for(WORK, lambda: None))
+        second = asyncio.create_task(held.enter_async_context(dispatcher.worker_for(replace(WORK, span=1), lambda: None)))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        await held.pop_all().aclose()
+        assert await second == "w:1"
+
+
+async def test_a_span_that_is_cancelled_while_it_waits_leaves_the_queue():
+    workers = Listed()
+    dispatcher = Dispatcher(workers, PATIENT)
+    waiting = asyncio.create_task(dispatcher.worker_for(WORK, lambda: None).__aenter__())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert dispatcher.waiting_megapixels() == {}
+
+
+async def test_patience_with_absent_workers_ends():
+    dispatcher = Dispatcher(Listed(view(lost=True)), Patience(worker_wait_s=0, fingerprint_wait_s=30))
+    waits: list[int] = []
+    with pytest.raises(WorkerUnavailable, match="No worker that serves nano"):
+        async with dispatcher.worker_for(WORK, lambda: waits.append(1)):
+            pytest.fail("there is no worker")
+    assert waits
+
+
+async def test_patience_with_another_fingerprint_ends():
+    dispatcher = Dispatcher(Listed(view(fingerprint="f2")), Patience(worker_wait_s=30, fingerprint_wait_s=0))
+    with pytest.raises(FingerprintChanged, match="retry the job"):
+        async with dispatcher.worker_for(WORK, lambda: None):
+            pytest.fail("there is no such worker")
+
+
+async def test_an_offer_is_waited_for():
+    workers = Listed()
+    dispatcher = Dispatcher(workers, PATIENT)
+    offer = asyncio.create_task(dispatcher.offer("nano", "", lambda: workers.become(view(megapixels_per_second=2.0))))
+    assert (await offer).megapixels_per_second == 2.0
+
+
+async def test_no_offer_comes_after_the_wait():
+    with pytest.raises(WorkerUnavailable, match="in the pool q"):
+        await Dispatcher(Listed(view()), Patience(worker_wait_s=0, fingerprint_wait_s=0)).offer("nano", "q", lambda: None)
+
+
+def test_the_offer_is_that_of_most_workers():
+    views = [view("a", fingerprint="f2"), view("b", megapixels_per_second=1.0), view("c", megapixels_per_second=3.0)]
+    offer = best_offer(views, "nano", "")
+    assert offer is not None
+    assert (offer.fingerprint, offer.workers, offer.megapixels_per_second) == ("f1", 2, 2.0)
+    assert best_offer(views, "other", "") is None
+    assert best_offer([view(lost=True)], "nano", "") is None
+    assert best_offer([view(lost=True)], "nano", "", absent=True) is not None
+
+
+def test_slots_that_somebody_else_holds_are_seen():
+    assert candidate_of(view(slots=2, free_slots=0), held=1).foreign == 1
+    assert candidate_of(view(slots=1, free_slots=1), held=1).foreign == 0
+    assert not candidate_of(view(state="draining")).ready
+    assert candidate_of(view(state="busy")).ready

@@ -1,0 +1,87 @@
+import itertools
+
+import pytest
+
+from services.common.errors import FingerprintChanged, StoreFull, WrongState
+from services.gateway import jobs
+from services.gateway.jobs import JobRequest, PlanSummary, Result, State
+from tests.unit.gateway.examples import job
+
+SUMMARY = PlanSummary(
+    model="nano", pool="", fingerprint="f", source_width=64, source_height=48, width=128, height=96, frames=24, first_frame=0,
+    spans=1, segments=3, duration_s=0.96, predicted_s=None, container="mp4", warnings=("one",),
+)  # fmt: skip
+RESULT = Result(
+    filename="a_restored.mp4", media_type="video/mp4", size_bytes=5, sha256="e" * 64, width=128, height=96, frames=24,
+    duration_s=0.96, elapsed_s=3.0,
+)  # fmt: skip
+
+
+def joining(now: float = 12.0) -> jobs.Job:
+    return jobs.advance(jobs.planned(jobs.advance(job(), State.PLANNING, 11), SUMMARY, now), State.JOINING, now)
+
+
+def test_a_job_goes_from_pending_to_succeeded():
+    done = jobs.succeeded(joining(), RESULT, 20)
+    assert (done.state, done.started_at, done.ended_at, done.result) == (State.SUCCEEDED, 12, 20, RESULT)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))
+def test_no_ended_job_goes_on_except_by_a_retry(before: State, after: State):
+    if before.ended and not (after is State.PENDING and before is not State.SUCCEEDED):
+        with pytest.raises(WrongState, match=f"The job is {before}"):
+            jobs.advance(job(state=before), after, 1)
+
+
+@pytest.mark.parametrize("state", [s for s in State if not s.ended])
+def test_every_job_that_has_not_ended_can_be_cancelled_and_can_fail(state: State):
+    assert jobs.cancelled(job(state=state), 5).ended_at == 5
+    assert jobs.failed(job(state=state), StoreFull("full"), 5).failure == jobs.Failure(reason="StoreFull", message="full")
+
+
+def test_cancelling_twice_is_cancelling_once():
+    once = jobs.cancelled(job(), 5)
+    assert jobs.cancelled(once, 6) is once
+
+
+def test_a_retry_begins_anew_and_keeps_the_plan():
+    failed = jobs.failed(jobs.noted(joining(), "lost"), StoreFull("full"), 15)
+    again = jobs.retried(failed, 30)
+    assert (again.state, again.plan, again.failure, again.notes, again.ended_at) == (State.PENDING, SUMMARY, None, (), None)
+    assert (again.created_at, again.asked_at, again.started_at) == (10, 30, None)
+
+
+def test_a_retry_after_a_changed_fingerprint_drops_the_plan():
+    assert jobs.retried(jobs.failed(joining(), FingerprintChanged("gone"), 15), 30).plan is None
+
+
+def test_a_job_is_planned_anew_with_a_note():
+    again = jobs.replanning(jobs.advance(joining(), State.RESTORING, 13), "others restore it", 14)
+    assert (again.state, again.plan, again.replanned, again.notes) == (State.PLANNING, None, True, ("others restore it",))
+
+
+def test_the_same_note_is_taken_once():
+    assert jobs.noted(jobs.noted(job(), "a"), "a").notes == ("a",)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        JobRequest(upload_id="u", box=(4, 5), frames=(1, 0), labels=(("a", "b"),), seed=0, crf=0),
+        JobRequest(upload_id="u", scale=1.5, time_ns=(10, None)),
+        JobRequest(upload_id="u", short_side=720, time_ns=(10, 20), preview=True),
+    ],
+)
+def test_a_job_is_read_back_as_it_was_written(request_: JobRequest):
+    for state in (joining(), jobs.succeeded(joining(), RESULT, 20), jobs.failed(joining(), StoreFull("full"), 15)):
+        whole = jobs.Job(**{f: getattr(state, f) for f in jobs.Job.__slots__} | {"request": request_})
+        assert jobs.job_from_json(jobs.request_to_json(whole), jobs.state_to_json(whole)) == whole
+
+
+def test_a_job_without_a_state_is_pending():
+    assert jobs.job_from_json(jobs.request_to_json(job()), None) == job()
+
+
+def test_a_job_of_another_schema_is_refused():
+    with pytest.raises(ValueError, match="schema version 2"):
+        jobs.job_from_json(jobs.request_to_json(job()).replace(b'"schema_version": 1', b'"schema_version": 2'), None)

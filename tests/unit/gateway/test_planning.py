@@ -1,0 +1,161 @@
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from services.common.errors import InvalidOption, InvalidVideo
+from services.common.plan import plan_from_json, plan_to_json
+from services.gateway.jobs import JobRequest
+from services.gateway.planning import choose_container, frame_range, kept, make_plan, output_size
+from services.gateway.source import OtherStream
+from tests.unit.gateway.examples import LIMITS, OFFER, index, info
+
+AAC = OtherStream(index=1, kind="audio", codec="aac")
+PCM = OtherStream(index=1, kind="audio", codec="pcm_s16le")
+SUBRIP = OtherStream(index=2, kind="subtitle", codec="subrip")
+MOV_TEXT = OtherStream(index=2, kind="subtitle", codec="mov_text")
+TIMECODE = OtherStream(index=3, kind="data", codec="")
+FONT = OtherStream(index=4, kind="attachment", codec="ttf")
+
+
+def request(**changes: Any) -> JobRequest:
+    return JobRequest(upload_id="u", **changes)
+
+
+def plan_of(source_frames: int = 50, **changes: Any):
+    return make_plan(request(**changes), info(), index(source_frames), "cd" * 32, OFFER, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "size"),
+    [
+        ({}, {}, (640, 360)),
+        ({"scale": 2.0}, {}, (1280, 720)),
+        ({"scale": 1.51}, {}, (966, 544)),
+        ({"short_side": 720}, {}, (1280, 720)),
+        ({"short_side": 720}, {"width": 360, "height": 640}, (720, 1280)),
+        ({"box": (1000, 1000)}, {}, (1000, 562)),
+        ({"box": (1001, 333)}, {}, (592, 332)),
+        ({}, {"sample_aspect_ratio": Fraction(4, 3)}, (854, 360)),
+        ({"box": (400, 1000)}, {"rotation": 90}, (712, 400)),
+        ({}, {"width": 641, "height": 361}, (640, 360)),
+    ],
+)
+def test_the_output_size(changes: dict[str, Any], source: dict[str, Any], size: tuple[int, int]):
+    assert output_size(request(**changes), info(**source), LIMITS) == size
+
+
+@pytest.mark.parametrize("changes", [{"scale": 16.0}, {"box": (16, 16)}])
+def test_an_output_that_is_too_large_or_too_small_is_refused(changes: dict[str, Any]):
+    with pytest.raises(InvalidOption, match="The result would be") as error:
+        output_size(request(**changes), info(), LIMITS)
+    assert error.value.field == "request.target"
+
+
+@pytest.mark.parametrize(
+    ("changes", "frames"),
+    [
+        ({}, (0, 50)),
+        ({"frames": (7, 19)}, (7, 19)),
+        ({"frames": (7, 0)}, (7, 50)),
+        ({"time_ns": (1_000_000_000, None)}, (25, 50)),
+        ({"time_ns": (30_000_000, 100_000_000)}, (1, 3)),
+    ],
+)
+def test_the_range_in_frames(changes: dict[str, Any], frames: tuple[int, int]):
+    assert frame_range(request(**changes), info(), index(50)) == frames
+
+
+@pytest.mark.parametrize("changes", [{"frames": (50, 0)}, {"frames": (0, 51)}, {"time_ns": (2_000_000_000, None)}])
+def test_a_range_outside_of_the_video_names_what_there_is(changes: dict[str, Any]):
+    with pytest.raises(InvalidOption, match=r"the video has frames \[0, 50\)"):
+        frame_range(request(**changes), info(), index(50))
+
+
+def test_a_plan_covers_the_range_with_spans_and_segments():
+    plan, summary = plan_of(250, frames=(10, 240))
+    assert (plan.first, plan.end, summary.frames, summary.first_frame) == (10, 240, 230, 10)
+    assert plan.spans[0].first == 10
+    assert plan.spans[-1].end == 240
+    assert max(s.frames for s in plan.spans) <= 100
+    assert (summary.spans, summary.segments) == (len(plan.spans), len(plan.segments))
+    assert plan_from_json(plan_to_json(plan)) == plan
+
+
+def test_a_plan_takes_the_models_and_the_requests_word():
+    plan, _ = plan_of(colour="none", seed=7, crf=20)
+    assert (plan.restore.model, plan.restore.model_hash, plan.restore.fingerprint) == ("nano", "ab" * 32, "f1")
+    assert (plan.restore.seed, plan.restore.colour, plan.restore.window_latents) == (7, "none", 7)
+    assert plan.restore.encoder_options == (("crf", "20"), ("preset", "fast"))
+    assert plan_of()[0].restore.seed == 666
+
+
+def test_slow_workers_get_shorter_spans():
+    slow = replace(OFFER, megapixels_per_second=0.24)
+    plan, summary = make_plan(request(), info(), index(250), "cd" * 32, slow, LIMITS)
+    assert max(s.frames for s in plan.spans) <= 63
+    assert summary.predicted_s == pytest.approx(250 * 640 * 360 / 1e6 / 0.48)
+
+
+def test_frames_without_time_stamps_are_cut_at_keyframes():
+    counted = index(250, by_order=True)
+    plan, _ = make_plan(request(frames=(13, 240)), info(), counted, "cd" * 32, OFFER, LIMITS)
+    assert plan.spans[0].context == 3
+    assert all(s.first % 10 == 0 and s.context == 0 for s in plan.spans[1:])
+
+
+def test_deep_colour_stays_deep():
+    plan, summary = make_plan(request(), info(bits=10), index(), "cd" * 32, OFFER, LIMITS)
+    assert plan.restore.output_pixel_format == "yuv420p10le"
+    assert "10 bits" in summary.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"colour": "adain", "frames": (0, 9)}, "request.colour"),
+        ({"preview": True, "frames": (0, 60)}, "request.priority"),
+        ({"frames": (0, 2600)}, "request.range"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused_by_its_field(changes: dict[str, Any], field: str):
+    with pytest.raises(InvalidOption) as error:
+        plan_of(2700, **changes)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("size", [(8000, 8000), (8, 64)])
+def test_frames_that_are_too_large_or_too_small_are_refused(size: tuple[int, int]):
+    with pytest.raises(InvalidVideo, match=f"{size[0]}×{size[1]} pixels"):
+        make_plan(request(), info(width=size[0], height=size[1]), index(), "cd" * 32, OFFER, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others", "container", "lost"),
+    [
+        ("", (AAC,), "mp4", 0),
+        ("", (AAC, MOV_TEXT), "mp4", 0),
+        ("", (AAC, SUBRIP), "mkv", 0),
+        ("", (PCM,), "mkv", 0),
+        ("mkv", (AAC,), "mkv", 0),
+        ("", (AAC, TIMECODE, FONT), "mp4", 2),
+        ("", (PCM, MOV_TEXT, FONT), "mkv", 1),
+    ],
+)
+def test_the_container_is_one_that_holds_the_streams(wanted: str, others: tuple, container: str, lost: int):
+    found, warnings = choose_container(request(container=wanted), info(others=others))
+    assert (found, len(warnings)) == (container, lost)
+    assert sum(not kept(s, found) for s in others) == lost
+
+
+@pytest.mark.parametrize(("wanted", "others"), [("mp4", (PCM,)), ("mkv", (AAC, MOV_TEXT))])
+def test_a_container_that_can_not_hold_the_streams_is_refused(wanted: str, others: tuple):
+    with pytest.raises(InvalidOption, match="can't hold the source's") as error:
+        choose_container(request(container=wanted), info(others=others))
+    assert error.value.field == "request.container"
+
+
+def test_an_mkv_says_that_it_rounds():
+    _, warnings = choose_container(request(container="mkv"), info(time_base=Fraction(1, 12800)))
+    assert "rounded to milliseconds" in warnings[0]

@@ -1,0 +1,109 @@
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from services.gateway.scheduler import Assignment, Candidate, Work, assign, avoiding, can_restore
+
+
+def work(job_id: str = "a", span: int = 0, **changes) -> Work:
+    return Work(**{"job_id": job_id, "span": span, "model": "m", "model_hash": "h", "fingerprint": "f", **changes})
+
+
+def worker(address: str = "w", **changes) -> Candidate:
+    return Candidate(**{"address": address, "pool": "p", "fingerprint": "f", "models": (("m", "h"),), "ready": True, **changes})
+
+
+def addresses(found: list[Assignment]) -> list[tuple[str, int, str]]:
+    return [(a.work.job_id, a.work.span, a.address) for a in found]
+
+
+def test_a_span_goes_to_a_worker():
+    assert addresses(assign([work()], [], [worker()])) == [("a", 0, "w")]
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        worker(ready=False),
+        worker(fingerprint="other"),
+        worker(models=(("m", "other"),)),
+        worker(models=(("other", "h"),)),
+        worker(foreign=1),
+    ],
+)
+def test_a_span_waits_where_no_worker_fits(unfit: Candidate):
+    assert assign([work()], [], [unfit]) == []
+
+
+def test_a_pool_that_was_asked_for_is_kept_to():
+    assert not can_restore(work(pool="q"), worker())
+    assert addresses(assign([work(pool="q")], [], [worker("w1"), worker("w2", pool="q")])) == [("a", 0, "w2")]
+
+
+def test_the_least_loaded_worker_is_taken():
+    running = [Assignment(work=work("b"), address="w1")]
+    found = assign([work()], running, [worker("w1", slots=3), worker("w2", slots=3, foreign=0)])
+    assert addresses(found) == [("a", 0, "w2")]
+
+
+def test_a_preview_goes_before_older_batch_work():
+    waiting = [work("old", order=(1, "old")), work("new", order=(2, "new"), preview=True)]
+    assert addresses(assign(waiting, [Assignment(work=work("x", preview=True), address="w1")], [worker("w1"), worker("w2")]))[0] == (
+        "new", 0, "w2",
+    )  # fmt: skip
+
+
+def test_a_preview_joins_a_worker_that_has_a_batch_span_but_only_one_does():
+    running = [Assignment(work=work("x"), address="w")]
+    waiting = [work("p1", preview=True, order=(1, "p1")), work("p2", preview=True, order=(2, "p2")), work("b")]
+    assert addresses(assign(waiting, running, [worker(foreign=1)])) == [("p1", 0, "w")]
+
+
+def test_owners_and_then_jobs_share_the_workers_evenly():
+    waiting = [work("a", i, order=(1, "a")) for i in range(9)] + [work("b", i, order=(2, "b"), owner="other") for i in range(9)]
+    waiting += [work("c", i, order=(3, "c")) for i in range(9)]
+    found = assign(waiting, [], [worker(str(i)) for i in range(8)])
+    assert Counter(a.work.job_id for a in found) == {"a": 2, "b": 4, "c": 2}
+
+
+def test_a_worker_that_failed_a_span_gets_it_again_only_where_there_is_no_other():
+    again = avoiding(work(), "w1")
+    assert addresses(assign([again], [], [worker("w1"), worker("w2")])) == [("a", 0, "w2")]
+    assert addresses(assign([again], [], [worker("w1")])) == [("a", 0, "w1")]
+
+
+def test_a_span_waits_for_another_worker_that_is_only_busy():
+    busy = [Assignment(work=work("x"), address="w2")]
+    assert assign([avoiding(work(), "w1")], busy, [worker("w1"), worker("w2")]) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_a_long_run_no_rule_is_ever_broken_and_everything_ends(seed: int):
+    dice = random.Random(seed)
+    workers = [
+        worker(str(i), slots=dice.randint(1, 2), pool=dice.choice("pq"), fingerprint=dice.choice("fg"))
+        for i in range(dice.randint(2, 6))
+    ]
+    workers += [worker("f", fingerprint="f"), worker("g", fingerprint="g"), worker("q", pool="q", fingerprint="g")]
+    waiting = [
+        work(f"j{j}", i, order=(j, f"j{j}"), preview=dice.random() < 0.2, owner=dice.choice("xy"), fingerprint=dice.choice("fg"))
+        for j in range(8)
+        for i in range(dice.randint(1, 6))
+    ]
+    running: list[Assignment] = []
+    for _ in range(500):
+        up = [replace(w, ready=dice.random() < 0.8) for w in workers]
+        for found in assign(waiting, running, up):
+            assert can_restore(found.work, next(w for w in up if w.address == found.address))
+            waiting.remove(found.work)
+            running.append(found)
+        for w in workers:
+            mine = [a.work.preview for a in running if a.address == w.address]
+            assert mine.count(True) <= w.slots
+            assert mine.count(False) <= w.slots
+        running = [a for a in running if dice.random() < 0.6]
+        if not waiting and not running:
+            return
+    pytest.fail("work was left")
