@@ -75,7 +75,13 @@ class Child:
             )  # fmt: skip
         finally:
             theirs.close()
-        return cls(process, await AsyncChannel.over(ours), limits)
+        try:
+            return cls(process, await AsyncChannel.over(ours), limits)
+        except asyncio.CancelledError:
+            # Nobody else knows the process yet.
+            process.kill()
+            await asyncio.shield(process.wait())
+            raise
 
     @property
     def pid(self) -> int:

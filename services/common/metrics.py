@@ -100,14 +100,15 @@ class UiMetrics:
         self.jobs = Counter("seedvr2_ui_jobs_total", "Jobs created from the page.", registry=registry)
 
 
-def serve_metrics(address: str, registry: CollectorRegistry) -> None:
-    """Answer ``GET /metrics`` on ``host:port`` from a thread of this process.
+def serve_metrics(address: str, registry: CollectorRegistry) -> int:
+    """Answer ``GET /metrics`` on ``host:port`` from a thread of this process; returns the port.
 
     Raises:
         SettingsError: the port is taken.
     """
     host, _, port = address.rpartition(":")
     try:
-        start_http_server(int(port), host or "0.0.0.0", registry=registry)  # noqa: S104 - scraped from other pods
+        server, _ = start_http_server(int(port), host or "0.0.0.0", registry=registry)  # noqa: S104 - scraped from other pods
     except OSError as error:
         raise SettingsError(f"Can't serve metrics on {address}: {error.strerror}; choose another port.") from error
+    return int(server.server_port)
