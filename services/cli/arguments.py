@@ -1,0 +1,169 @@
+"""The command line's grammar."""
+
+import argparse
+import importlib.metadata
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from services.cli import jobs, models, restore, up
+from services.cli.output import UsageError
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+_COLOURS = {
+    name.removeprefix("COLOUR_MODE_").lower().replace("_", "-"): number
+    for name, number in pb.ColourMode.items()
+    if number != pb.COLOUR_MODE_UNSPECIFIED
+}
+_INTERRUPTED_EXIT_CODE = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` says more.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``seedvr2``; wrong usage raises UsageError.
+
+    The namespace has ``run``, the command's coroutine function, ``interrupted``, its exit code after Ctrl-C, and ``json``.
+    """
+    parser = _Parser(prog="seedvr2", description="Restore and enlarge video with SeedVR2.")
+    parser.add_argument("--version", action="version", version=f"seedvr2 {importlib.metadata.version('seedvr2')}")
+    parser.set_defaults(json=False, interrupted=_INTERRUPTED_EXIT_CODE)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_up(commands.add_parser("up", help="run web page, gateway and worker on this machine"))
+    _add_restore(commands.add_parser("restore", help="restore one video"))
+    _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
+    _add_models(commands.add_parser("models", help="list models"))
+    return parser
+
+
+def _add_up(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=up.run, interrupted=0)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("seedvr2-data"),
+        metavar="DIR",
+        help="uploads, jobs, results and logs (default: %(default)s)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where the page and the gateway listen (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=7860, metavar="N", help="of the web page, 0: any (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=_port, default=50051, metavar="N", help="of the gateway (default: %(default)s)")
+    parser.add_argument(
+        "--worker-port", type=_port, default=50061, metavar="N", help="of the worker, on loopback (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-port", type=_port, metavar="N", help="metrics of the gateway; the worker's are on N+1 (default: off)"
+    )
+    parser.add_argument("--model", default="", metavar="M", help="what the worker serves (default: nano)")
+    parser.add_argument("--no-page", action="store_true", help="gateway and worker only")
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=restore.run)
+    parser.add_argument("input", type=Path, metavar="IN", help="a video file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help=".mp4 or .mkv, or a directory (default: IN-restored beside IN)"
+    )
+    parser.add_argument(
+        "--server", type=_address, metavar="HOST:PORT", help="a gateway that runs; without it one is started and stopped after"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="without --server: keep the job here (default: a temporary directory)"
+    )
+    parser.add_argument("--model", default="", metavar="M", help="(default: the gateway's)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=_scale, metavar="S", help="enlarge by this factor")
+    size.add_argument("--short-side", type=_number(1, 1 << 16, "pixels"), metavar="N", help="pixels of the shorter side")
+    size.add_argument("--size", type=_size, metavar="WxH", help="fit into this many pixels")
+    parser.add_argument("--seed", type=_number(0, (1 << 64) - 1, "a seed"), metavar="N", help="of the noise (default: 666)")
+    parser.add_argument("--colour", type=_colour, metavar="MODE", help=f"{', '.join(_COLOURS)} (default: the model's)")
+    _add_json(parser)
+
+
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("list", jobs.list_jobs, "newest first"),
+        ("show", jobs.show, "everything about one job"),
+        ("watch", jobs.watch, "follow one until it has ended"),
+        ("cancel", jobs.cancel, "end one"),
+        ("retry", jobs.retry, "start one that failed or was cancelled again"),
+        ("delete", jobs.delete, "remove one that has ended, with its result"),
+        ("download", jobs.download, "get a result"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        if name != "list":
+            command.add_argument("job_id", metavar="ID")
+        _add_server(command)
+    commands.choices["list"].add_argument(
+        "--limit", type=_number(1, 10_000, "jobs"), default=50, metavar="N", help="at most this many (default: %(default)s)"
+    )
+    commands.choices["download"].add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="a file or a directory (default: the result's name, here)"
+    )
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser("list", help="what the gateway knows")
+    command.set_defaults(run=models.list_models)
+    _add_server(command)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server", type=_address, default=DEFAULT_SERVER, metavar="HOST:PORT", help="the gateway (default: %(default)s)"
+    )
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _number(least: int, most: int, what: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,20}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+_port = _number(0, 65535, "a port")
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a factor above 0")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in pixels, for example 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def _colour(text: str) -> int:
+    if text not in _COLOURS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(_COLOURS)}")
+    return _COLOURS[text]
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text

@@ -1,0 +1,85 @@
+"""Progress bars on a terminal; nothing where stderr is none."""
+
+import sys
+import types
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+
+_STATES = {
+    pb.JOB_STATE_PENDING: "Waiting",
+    pb.JOB_STATE_PLANNING: "Planning",
+    pb.JOB_STATE_RESTORING: "Restoring",
+    pb.JOB_STATE_JOINING: "Joining",
+    pb.JOB_STATE_SUCCEEDED: "Done",
+    pb.JOB_STATE_FAILED: "Failed",
+    pb.JOB_STATE_CANCELLED: "Cancelled",
+}
+
+
+class Bar:
+    """One bar whose meaning changes as the work goes on."""
+
+    def __init__(self) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"))
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._progress.add_task("Starting", total=None, detail="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
+        self._progress.stop()
+
+    def say(self, what: str) -> None:
+        """Something is being done whose end is not known."""
+        self._update(what, 0, 0, "")
+
+    def uploading(self, done_bytes: int, size_bytes: int) -> None:
+        """Bytes on their way to the gateway."""
+        self._update("Uploading", done_bytes, size_bytes, _megabytes(done_bytes, size_bytes))
+
+    def downloading(self, done_bytes: int, size_bytes: int) -> None:
+        """Bytes on their way back."""
+        self._update("Downloading", done_bytes, size_bytes, _megabytes(done_bytes, size_bytes))
+
+    def job(self, job: pb.Job) -> None:
+        """What a job does now."""
+        waiting = job.progress.stage == "waiting"
+        what = "Waiting for a worker" if waiting else state_words(job.state)
+        self._update(what, job.progress.frames_done, job.progress.frames_total, progress_words(job.progress))
+
+    def _update(self, what: str, done: int, total: int, detail: str) -> None:
+        self._progress.update(self._task, description=what, completed=done, total=total or None, detail=detail)
+
+
+def state_words(state: pb.JobState) -> str:
+    """A job's state for people."""
+    return _STATES.get(state, "Unknown")
+
+
+def progress_words(progress: pb.Progress) -> str:
+    """For example "12/25 frames, 0.9 a second, 0:14 left"."""
+    if not progress.frames_total:
+        return ""
+    parts = [f"{progress.frames_done}/{progress.frames_total} frames"]
+    if progress.frames_per_second:
+        parts.append(f"{progress.frames_per_second:.2g} a second")
+    if progress.HasField("time_left"):
+        parts.append(f"{clock(progress.time_left.seconds)} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: int) -> str:
+    """Seconds as minutes and hours: 0:14, 1:02:03."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _megabytes(done_bytes: int, size_bytes: int) -> str:
+    return f"{done_bytes / 1e6:.1f}/{size_bytes / 1e6:.1f} MB"

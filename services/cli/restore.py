@@ -1,0 +1,123 @@
+"""``seedvr2 restore``: one video, from file to file."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from services.cli.jobs import CONNECT_S, raise_unless_succeeded
+from services.cli.local import LocalStack, StackOptions
+from services.cli.output import UsageError, print_result, tell
+from services.cli.progress import Bar
+from services.common.client import GatewayClient
+from services.common.errors import ServiceError
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+
+_CANCEL_S = 10.0
+_CONTAINERS = (".mp4", ".mkv")
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Upload, restore, download; Ctrl-C cancels the job."""
+    _check_paths(arguments.input, arguments.output)
+    with Bar() as bar:
+        async with _gateway(arguments, bar) as address, GatewayClient(address) as client:
+            await client.wait_connected(CONNECT_S)
+            upload = await client.upload_file(arguments.input, on_progress=bar.uploading)
+            job = await _restored(client, _request(arguments, upload.upload_id), bar)
+            output = _output_path(arguments.input, arguments.output, Path(job.result.filename).suffix)
+            await client.download_result(job.job_id, output, on_progress=bar.downloading)
+    _print(arguments.json, job, output)
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[str]:
+    """The address of a gateway: the one that was named, or one of our own with all that it needs."""
+    if arguments.server:
+        yield arguments.server
+        return
+    bar.say("Starting the services")
+    with contextlib.ExitStack() as kept:
+        directory = arguments.data or Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="seedvr2-")))
+        async with LocalStack(StackOptions(data_directory=directory, model=arguments.model), tell) as stack:
+            yield stack.gateway_address
+
+
+async def _restored(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> pb.Job:
+    job_id = secrets.token_hex(8)
+    try:
+        job = await client.create_job(request, job_id)
+        async with contextlib.aclosing(client.watch_job(job_id)) as jobs:
+            async for job in jobs:
+                bar.job(job)
+    except asyncio.CancelledError:
+        await _cancel(client, job_id)
+        raise
+    raise_unless_succeeded(job)
+    return job
+
+
+async def _cancel(client: GatewayClient, job_id: str) -> None:
+    try:
+        async with asyncio.timeout(_CANCEL_S):
+            await client.cancel_job(job_id)
+    except (ServiceError, TimeoutError) as error:
+        tell(f"The job {job_id} could not be cancelled: {error}")
+    else:
+        tell(f"The job {job_id} was cancelled.")
+
+
+def _request(arguments: argparse.Namespace, upload_id: str) -> pb.JobRequest:
+    request = pb.JobRequest(source=pb.Source(upload_id=upload_id), model=arguments.model, seed=arguments.seed)
+    if arguments.scale is not None:
+        request.target.scale = arguments.scale
+    elif arguments.short_side is not None:
+        request.target.short_side = arguments.short_side
+    elif arguments.size is not None:
+        request.target.box.width, request.target.box.height = arguments.size
+    if arguments.colour is not None:
+        request.colour = arguments.colour
+    if arguments.output is not None and not arguments.output.is_dir():
+        request.container = arguments.output.suffix.lower().removeprefix(".")
+    return request
+
+
+def _check_paths(source: Path, output: Path | None) -> None:
+    """What can be known to be wrong before any work."""
+    if not source.is_file():
+        raise UsageError(f"seedvr2 restore: {source} is not a file.")
+    target = output if output is not None else source
+    directory = target if target.is_dir() else target.parent
+    if not os.access(directory, os.W_OK):
+        raise UsageError(f"seedvr2 restore: {directory} is not a directory that can be written to.")
+    if output is None or output.is_dir():
+        return
+    if output.suffix.lower() not in _CONTAINERS:
+        raise UsageError(f"seedvr2 restore: {output} must end in {' or '.join(_CONTAINERS)}.")
+    if output.exists() and output.samefile(source):
+        raise UsageError(f"seedvr2 restore: {output} is the video itself; choose another name.")
+
+
+def _output_path(source: Path, output: Path | None, suffix: str) -> Path:
+    if output is not None and not output.is_dir():
+        return output
+    return (output or source.parent) / f"{source.stem}-restored{suffix}"
+
+
+def _print(as_json: bool, job: pb.Job, output: Path) -> None:
+    frames, seconds = job.result.frames, job.result.elapsed.ToTimedelta().total_seconds()
+    notes = [*job.plan.warnings, *job.notes]
+    for note in notes:
+        tell(note)
+    record = {
+        "job_id": job.job_id, "model": job.plan.model, "frames": frames, "seconds": round(seconds, 3),
+        "width": job.result.width, "height": job.result.height, "output": str(output.absolute()), "notes": notes,
+    }  # fmt: skip
+    size = f"{job.result.width}x{job.result.height}"
+    text = f"{output}: {frames} frames, {size}, in {seconds:.1f} s ({seconds / max(1, frames):.2f} s a frame)"
+    print_result(as_json, record, text)

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from services.cli.arguments import build_parser
+from services.cli.output import UsageError
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("", "COMMAND"),
+        ("fly", "invalid choice: 'fly'"),
+        ("restore", "IN"),
+        ("restore a.mp4 --scale 0", "'0' is not a factor above 0"),
+        ("restore a.mp4 --scale nan", "'nan' is not a factor"),
+        ("restore a.mp4 --scale inf", "'inf' is not a factor"),
+        ("restore a.mp4 --scale 2 --size 64x64", "not allowed with"),
+        ("restore a.mp4 --short-side 0", "'0' is not pixels from 1"),
+        ("restore a.mp4 --size 640", "'640' is not WIDTHxHEIGHT"),
+        ("restore a.mp4 --seed -1", "expected one argument|is not a seed"),
+        ("restore a.mp4 --seed 18446744073709551616", "is not a seed"),
+        ("restore a.mp4 --colour red", "'red' is not one of wavelet, none"),
+        ("restore a.mp4 --server localhost", "'localhost' is not HOST:PORT"),
+        ("up --port 70000", "'70000' is not a port"),
+        ("jobs", "COMMAND"),
+        ("jobs show", "ID"),
+        ("jobs list --limit x", "'x' is not jobs from 1"),
+    ],
+)
+def test_wrong_usage_is_answered_with_one_sentence(typed: str, words: str):
+    with pytest.raises(UsageError, match=words) as caught:
+        build_parser().parse_args(typed.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_restore_options_are_read():
+    typed = "restore a.mp4 -o b.mkv --server gate:50051 --model nano --size 1280x720 --seed 7 --colour wavelet-adaptive --json"
+    arguments = build_parser().parse_args(typed.split())
+    assert (arguments.input, arguments.output, arguments.server) == (Path("a.mp4"), Path("b.mkv"), "gate:50051")
+    assert (arguments.size, arguments.seed, arguments.model, arguments.json) == ((1280, 720), 7, "nano", True)
+    assert arguments.colour == pb.COLOUR_MODE_WAVELET_ADAPTIVE
+
+
+def test_every_colour_mode_can_be_typed():
+    for name, number in pb.ColourMode.items():
+        if number:
+            typed = name.removeprefix("COLOUR_MODE_").lower().replace("_", "-")
+            assert build_parser().parse_args(["restore", "a", "--colour", typed]).colour == number
+
+
+def test_up_has_ports_and_a_data_directory():
+    arguments = build_parser().parse_args(["up", "--data", "d", "--port", "1", "--grpc-port", "2", "--worker-port", "0"])
+    assert (arguments.data, arguments.port, arguments.grpc_port, arguments.worker_port) == (Path("d"), 1, 2, 0)
+    assert arguments.metrics_port is None
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("seedvr2 0.")

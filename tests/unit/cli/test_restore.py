@@ -1,0 +1,100 @@
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.cli.arguments import build_parser
+from services.cli.output import UsageError
+from services.common.errors import InvalidVideo
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from tests.unit.common.fake_gateway import FakeGateway, give_result
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(os.urandom(100_000))
+    return path
+
+
+async def _run(*typed: str) -> int:
+    arguments = build_parser().parse_args(["restore", *typed])
+    return int(await arguments.run(arguments))
+
+
+def _succeed(gateway: FakeGateway) -> bytes:
+    gateway.job.state = pb.JOB_STATE_SUCCEEDED
+    gateway.job.result.MergeFrom(pb.Result(filename="film-restored.mp4", frames=4, width=640, height=360))
+    gateway.job.result.elapsed.FromMilliseconds(2000)
+    gateway.job.notes.append("A frame was unreadable.")
+    return give_result(gateway, 200_000)
+
+
+async def test_a_file_becomes_a_restored_file_beside_it(
+    gateway: FakeGateway, server: str, film: Path, capsys: pytest.CaptureFixture[str]
+):
+    result = _succeed(gateway)
+    assert await _run(str(film), "--server", server, "--short-side", "360", "--seed", "0") == 0
+    output = film.with_name("film-restored.mp4")
+    assert bytes(gateway.kept) == film.read_bytes()
+    assert output.read_bytes() == result
+    said = capsys.readouterr()
+    assert said.out == f"{output}: 4 frames, 640x360, in 2.0 s (0.50 s a frame)\n"
+    assert said.err == "A frame was unreadable.\n"
+    request = next(request.request for name, request in gateway.calls if name == "CreateJob")
+    assert request.target.short_side == 360
+    assert request.HasField("seed")
+    assert (request.seed, request.container, request.model) == (0, "", "")
+
+
+async def test_with_json_stdout_is_one_object(gateway: FakeGateway, server: str, film: Path, capsys: pytest.CaptureFixture[str]):
+    _succeed(gateway)
+    output = film.with_name("out.mkv")
+    await _run(str(film), "-o", str(output), "--server", server, "--size", "640x480", "--colour", "none", "--json")
+    record = json.loads(capsys.readouterr().out)
+    assert (record["frames"], record["seconds"], record["output"]) == (4, 2.0, str(output))
+    request = next(request.request for name, request in gateway.calls if name == "CreateJob")
+    assert (request.target.box.width, request.target.box.height) == (640, 480)
+    assert (request.colour, request.container) == (pb.COLOUR_MODE_NONE, "mkv")
+    assert not request.HasField("seed")
+
+
+async def test_a_failed_job_raises_its_reason_and_leaves_no_file(gateway: FakeGateway, server: str, film: Path):
+    gateway.job.state = pb.JOB_STATE_FAILED
+    gateway.job.failure.reason, gateway.job.failure.message = "InvalidVideo", "It has no video."
+    with pytest.raises(InvalidVideo, match="It has no video"):
+        await _run(str(film), "--server", server)
+    assert list(film.parent.iterdir()) == [film]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("film.mp4", "is the video itself"), ("film.avi", r"must end in \.mp4 or \.mkv"), ("none/a.mp4", "can be written to")],
+)
+async def test_an_output_that_can_not_be_is_refused_before_any_work(film: Path, output: str, words: str):
+    with pytest.raises(UsageError, match=words):
+        await _run(str(film), "-o", str(film.parent / output), "--server", "127.0.0.1:1")
+
+
+async def test_a_missing_input_is_wrong_usage(tmp_path: Path):
+    with pytest.raises(UsageError, match="is not a file"):
+        await _run(str(tmp_path / "none.mp4"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+async def test_an_interruption_cancels_the_job(gateway: FakeGateway, server: str, film: Path, number: signal.Signals):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.cli", "restore", str(film), "--server", server, "--json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.wait_for(gateway.watching.wait(), 20)
+    process.send_signal(number)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    assert json.loads(out)["error"]["code"] == "Interrupted"
+    assert err.decode() == f"The job {gateway.job.job_id} was cancelled.\n"
+    assert "CancelJob" in [name for name, _ in gateway.calls]
