@@ -1,0 +1,60 @@
+"""``python -m services.ui``: the web page's server."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import tempfile
+
+from prometheus_client import CollectorRegistry
+
+from services.common.client import GatewayClient
+from services.common.errors import SettingsError
+from services.common.logs import setup_logging
+from services.common.rpc.server import wait_for_signal
+from services.common.settings import read_settings
+from services.ui.serve import PageServer, address_of, bound_socket, write_ready_file
+from services.ui.settings import UiSettings
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    try:
+        settings = read_settings(UiSettings, "SEEDVR2_UI", os.environ)
+        setup_logging("ui", settings.log_level)
+        with bound_socket(settings.address) as listener, tempfile.TemporaryDirectory(prefix="seedvr2-ui-") as scratch:
+            os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+            asyncio.run(_serve(settings, listener))
+    except SettingsError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _serve(settings: UiSettings, listener: socket.socket) -> None:
+    told_to_stop = asyncio.create_task(wait_for_signal())
+    await asyncio.sleep(0)
+    # Gradio takes seconds to import and reads the environment meanwhile: not before the settings are known to be right.
+    from services.ui.app import build_app
+
+    address = address_of(listener)
+    async with GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s) as client:
+        app = build_app(client, settings, CollectorRegistry())
+        server = PageServer(app, listener, settings.drain_s)
+        stop = asyncio.Event()
+        serving = asyncio.create_task(server.run_until(stop))
+        await asyncio.wait([serving, asyncio.create_task(server.wait_listening())], return_when=asyncio.FIRST_COMPLETED)
+        if settings.ready_file:
+            write_ready_file(settings.ready_file, address)
+        _log.info("listening", extra={"address": address, "gateway_address": settings.gateway_address})
+        await asyncio.wait([serving, told_to_stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await serving
+    _log.info("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
