@@ -1,0 +1,84 @@
+"""What the services add to a frame: a clip through all of them against the bare stages inside the worker."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+
+from bench.table import print_table
+from services.cli.local import LocalStack, StackOptions
+from services.common.client import GatewayClient
+from services.common.media import Packet
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.pb.seedvr2.v1 import worker_pb2
+from services.common.rpc.codec import PacketAssembler, encode_packets
+from services.common.rpc.server import Server, open_channel
+from tests.e2e.clips import noisy_clip
+
+FRAMES, WIDTH, HEIGHT = 150, 320, 180
+PACKET_BYTES = 200_000
+_METHOD = "/bench.Echo/Chunks"
+
+
+async def main() -> None:
+    """Print both tables."""
+    await _whole_service()
+    await _wire_alone()
+
+
+async def _whole_service() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        clip = noisy_clip(directory / "clip.mp4", width=WIDTH, height=HEIGHT, frames=FRAMES)
+        options = StackOptions(data_directory=directory / "data")
+        async with LocalStack(options, lambda _: None) as stack, GatewayClient(stack.gateway_address) as client:
+            start = time.perf_counter()
+            upload = await client.upload_file(clip)
+            job = await client.create_job(pb.JobRequest(source=pb.Source(upload_id=upload.upload_id)))
+            async for job_now in client.watch_job(job.job_id):
+                job = job_now
+            await client.download_result(job.job_id, directory / "result.mp4")
+            elapsed = time.perf_counter() - start
+    stages = sum(job.progress.stage_seconds.values())
+    rows = [(f"{elapsed / FRAMES * 1e3:.1f}", f"{stages / FRAMES * 1e3:.1f}", f"{(elapsed - stages) / FRAMES * 1e3:.1f}")]
+    head = ("upload to download ms/frame", "stages in the worker ms/frame", "difference ms/frame")
+    print_table(f"nano, {FRAMES} frames, {WIDTH}x{HEIGHT}, through all services", head, rows)
+
+
+async def _wire_alone() -> None:
+    """Packets of a 4K stream's size up a gRPC stream and back, as the codec sends them."""
+    server = Server("127.0.0.1:0")
+    handler = grpc.stream_stream_rpc_method_handler(_echo)
+    generic = grpc.method_handlers_generic_handler("bench.Echo", {"Chunks": handler})
+    server.add("bench.Echo", lambda s: s.add_generic_rpc_handlers((generic,)))
+    async with open_channel(f"127.0.0.1:{await server.start()}") as channel:
+        start = time.perf_counter()
+        call = channel.stream_stream(_METHOD)(_requests())
+        assembler = PacketAssembler()
+        got = 0
+        async for data in call:
+            got += sum(1 for _ in assembler.feed(worker_pb2.Chunk.FromString(data)))
+        elapsed = time.perf_counter() - start
+    await server.stop(0)
+    if got != FRAMES:
+        raise SystemExit(f"{got} of {FRAMES} packets came back")
+    rows = [(f"{PACKET_BYTES // 1000}", f"{elapsed / FRAMES * 1e3:.2f}", f"{2 * FRAMES * PACKET_BYTES / elapsed / 1e6:.0f}")]
+    print_table("gRPC alone, one packet a frame, there and back", ("kB a packet", "ms/frame", "MB/s, both ways together"), rows)
+
+
+async def _echo(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
+async def _requests() -> AsyncIterator[bytes]:
+    async def packets() -> AsyncIterator[Packet]:
+        for index in range(FRAMES):
+            yield Packet(pts=index, dts=index, duration=1, keyframe=True, data=bytes(PACKET_BYTES))
+
+    async for chunk in encode_packets(packets()):
+        yield chunk.SerializeToString()
+        await asyncio.sleep(0)

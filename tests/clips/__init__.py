@@ -1,0 +1,1 @@
+"""Tiny videos, good and bad, made when they are needed."""
