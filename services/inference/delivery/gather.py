@@ -66,6 +66,7 @@ class Gathering:
         items = [self._item(source) for source in missing]
         done = [record for source in wanted if (record := self._staging.record(source))]
         self._staging.sweep(parts=[item.part for item in items], done=done)
+        self._require_space(items)
         for item in items:
             self._bring(item)
         self._staging.publish([record for source in wanted if (record := self._staging.record(source))])

@@ -1,7 +1,7 @@
 """Any checkpoint to one that loads without arithmetic: bf16 safetensors.
 
-Vectors (modulation, norms, biases) stay fp32: they are less than a thousandth of the file, some are used in fp32, and a vector that
-was rounded here could not be had back.
+Vectors (modulation, norms, biases) stay fp32: they are less than a thousandth of the file, some are used in fp32, and one
+that was rounded here could not be had back.
 """
 
 import json
@@ -25,7 +25,7 @@ _NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
 def convert_to_bf16(source: Path, destination: Path) -> None:
-    """Write a checkpoint anew as bf16 safetensors, piece by piece.
+    """Write a checkpoint anew as bf16 safetensors, with vectors in fp32, piece by piece.
 
     Host memory is that of a piece, whatever the size of the file. The destination appears whole or not at all, and an old one
     is replaced only then; the same source gives the same bytes.
