@@ -11,7 +11,7 @@ from bench.table import print_table
 from services.cli.local import LocalStack, StackOptions
 from services.common.client import GatewayClient
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from tests.e2e.clips import noisy_clip
+from tests.clips.noisy import noisy_clip
 
 WIDTH, HEIGHT, RATE = 160, 96, 25
 _PERIOD_S = 0.1

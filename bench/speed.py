@@ -5,14 +5,14 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from demo.clips import GROUND_TRUTH
 
 from bench.table import print_table
+from demo.__main__ import CLIPS
 from services.inference.gpu.model.spec import SPECS
 from services.inference.gpu.model.weights import Model, load_model
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer
 from services.inference.models import EMBEDDED_DIRECTORY
-from tests.e2e.clips import read_clip, with_noise
+from tests.clips.noisy import read_clip, with_noise
 
 FRAMES, WIDTH, HEIGHT = 17, 640, 360
 STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
@@ -20,7 +20,7 @@ STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
 
 def main() -> None:
     """Print both tables."""
-    clean = read_clip(GROUND_TRUTH)[:FRAMES]
+    clean = read_clip(CLIPS / "bunny_truth.mp4")[:FRAMES]
     noisy = with_noise(clean, 12)
     runs = {name: _restore(noisy, dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     rows = [_row(name, pictures, stages, clean) for name, (pictures, stages) in runs.items()]

@@ -16,7 +16,7 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2
 from services.common.rpc.codec import PacketAssembler, encode_packets
 from services.common.rpc.server import Server, open_channel
-from tests.e2e.clips import noisy_clip
+from tests.clips.noisy import noisy_clip
 
 FRAMES, WIDTH, HEIGHT = 150, 320, 180
 PACKET_BYTES = 200_000

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-FIRST, FRAMES, RATE = 60, 37, 25
+FIRST, FRAMES, RATE = 66, 25, 25
 LEFT, TOP, WIDTH, HEIGHT = 150, 20, 640, 360
 GRAIN, COLOUR_NOISE = 14.0, 5.0
 """Standard deviations, the first the same for red, green and blue."""

@@ -130,7 +130,12 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self.kill()
-        await asyncio.shield(self._end())
+        ending = asyncio.ensure_future(self._end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
 
     async def _end(self) -> None:
         await self._process.wait()

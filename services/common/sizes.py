@@ -117,14 +117,17 @@ def area_rule(width: int, height: int, area: int) -> OutputSize:
 
 
 def short_side_rule(width: int, height: int, short_side: int, longest: int = 0) -> OutputSize:
-    """A widespread port's rule: the short side exact, the long one truncated, at most ``longest`` (0: any), then even."""
+    """A widespread port's rule: the short side exact, the long one truncated, at most ``longest`` (0: any).
+
+    It pads this size to multiples for the model and cuts the result to even sides.
+    """
     short, long = min(width, height), max(width, height)
     scaled = int(short_side * long / short)
     width, height = (scaled, short_side) if width >= height else (short_side, scaled)
     if 0 < longest < max(width, height):
         ratio = longest / max(width, height)
         width, height = round(width * ratio), round(height * ratio)
-    return OutputSize(width // 2 * 2, height // 2 * 2)
+    return OutputSize(width, height)
 
 
 def round_down(size: OutputSize, multiple: int) -> OutputSize:

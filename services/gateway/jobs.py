@@ -32,7 +32,7 @@ _ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 _STOPPED = frozenset({State.FAILED, State.CANCELLED})
 # A job that is taken up again, or planned anew, goes back.
 _FOLLOWS: dict[State, frozenset[State]] = {
-    State.PENDING: frozenset({State.PLANNING}) | _STOPPED,
+    State.PENDING: frozenset({State.PLANNING, State.RESTORING}) | _STOPPED,
     State.PLANNING: frozenset({State.RESTORING}) | _STOPPED,
     State.RESTORING: frozenset({State.PLANNING, State.JOINING}) | _STOPPED,
     State.JOINING: frozenset({State.RESTORING, State.SUCCEEDED}) | _STOPPED,

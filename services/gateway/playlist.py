@@ -23,7 +23,7 @@ class PlayablePart:
 
 
 def playlist(parts: Sequence[PlayablePart], *, longest_s: float, complete: bool) -> str:
-    """The playlist; no part is longer than ``longest_s``. Each part begins its own clock, so each is a discontinuity."""
+    """The playlist; no part is longer than ``longest_s``. The parts' clock is the source's, so it goes on."""
     lines = [
         "#EXTM3U",
         "#EXT-X-VERSION:7",
@@ -32,8 +32,7 @@ def playlist(parts: Sequence[PlayablePart], *, longest_s: float, complete: bool)
         "#EXT-X-PLAYLIST-TYPE:EVENT",
         "#EXT-X-INDEPENDENT-SEGMENTS",
     ]
-    for number, part in enumerate(parts):
-        lines += ["#EXT-X-DISCONTINUITY"] if number else []
+    for part in parts:
         lines += [
             f'#EXT-X-MAP:URI="{part.uri}",BYTERANGE="{part.init_bytes}@0"',
             f"#EXTINF:{part.duration_s:.6f},",

@@ -115,9 +115,10 @@ class SpanRunner:
         while len(stored := await self._stored(work, span)) < len(span.segments):
             async with self._dispatcher.worker_for(wanted, lambda: self._show(work)) as address:
                 error = await self._try(work, span, stored, address)
-            if error is not None:
-                went_on = len(await self._stored(work, span)) > len(stored)
-                pause_s = tries.next_pause(error, went_on=went_on)
+            left = await self._stored(work, span)
+            # A worker that was lost after its last segment did all its work.
+            if error is not None and len(left) < len(span.segments):
+                pause_s = tries.next_pause(error, went_on=len(left) > len(stored))
                 await self._take_note(work, span, error, address)
                 wanted = avoiding(wanted, address)
                 await asyncio.sleep(pause_s)

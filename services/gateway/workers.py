@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_status import rpc_status
@@ -23,6 +23,8 @@ from services.gateway.tasks import together
 
 _log = logging.getLogger(__name__)
 _STATUS_TIMEOUT_S = 5.0
+# Messages, each of at most a piece.
+_READ_AHEAD = 4
 
 
 def parse_workers(entries: Sequence[str]) -> list[tuple[str, str]]:
@@ -131,6 +133,8 @@ class _Conversation:
         self._address = address
         self._stall_s = stall_s
         self._writing = asyncio.Lock()
+        self._arrived: asyncio.Queue[pb.RestoreResponse | ServiceError] = asyncio.Queue(_READ_AHEAD)
+        self._over = False
 
     def end(self) -> None:
         """Cancel the call if it is open; that frees the worker."""
@@ -139,10 +143,11 @@ class _Conversation:
     async def hold(self, task: SpanTask, packets: AsyncIterable[Packet], on_segment: OnSegment, on_stage: OnStage) -> SpanOutcome:
         """Send everything, take everything. Raises ServiceError."""
         async with together() as group:
-            sending = group.create_task(self._send(task, packets))
-            outcome = await self._receive(on_segment, on_stage)
+            helpers = [group.create_task(self._send(task, packets)), group.create_task(self._read())]
+            outcome = await self._take(on_segment, on_stage)
             # A worker that has all its frames needs no more packets.
-            sending.cancel()
+            for helper in helpers:
+                helper.cancel()
         return outcome
 
     async def _send(self, task: SpanTask, packets: AsyncIterable[Packet]) -> None:
@@ -157,34 +162,49 @@ class _Conversation:
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.write(message)
 
-    async def _receive(self, on_segment: OnSegment, on_stage: OnStage) -> SpanOutcome:
-        assembler, outcome = SegmentAssembler(), None
-        async for message in self._messages():
+    async def _read(self) -> None:
+        """Read ahead a little, so that what came before an error, or an end, is there even if it takes time to store."""
+        try:
+            while not self._over:
+                message = await self._next()
+                self._over = message.HasField("done")
+                await self._arrived.put(message)
+        except ServiceError as error:
+            self._over = True
+            await self._arrived.put(error)
+
+    async def _take(self, on_segment: OnSegment, on_stage: OnStage) -> SpanOutcome:
+        assembler = SegmentAssembler()
+        while True:
+            message = await self._arrived.get()
+            if isinstance(message, ServiceError):
+                raise message
             kind = message.WhichOneof("message")
             if kind == "progress":
                 on_stage(message.progress.stage, message.progress.frames, message.progress.seconds)
             elif kind == "segment":
-                whole = assembler.feed(message.segment)
-                if whole is not None:
-                    await on_segment(*whole)
-                    await self._write(pb.RestoreRequest(stored=pb.SegmentStored(first=whole[0].first)))
+                await self._take_part(assembler, message.segment, on_segment)
             elif kind == "done":
-                outcome = SpanOutcome(frames=message.done.frames, concealed_frames=message.done.concealed_frames)
-        if outcome is None:
-            raise WorkerBroken(f"The worker at {self._address} ended a span without finishing it.")
-        return outcome
+                return SpanOutcome(frames=message.done.frames, concealed_frames=message.done.concealed_frames)
 
-    async def _messages(self) -> AsyncGenerator[pb.RestoreResponse, None]:
-        while True:
-            try:
-                message = await asyncio.wait_for(self._call.read(), self._stall_s)
-            except TimeoutError as error:
-                raise DeadlinePassed(f"The worker at {self._address} said nothing for {self._stall_s:g} s.") from error
-            except grpc.RpcError as failure:
-                raise self._error(await self._ending.failure(failure)) from failure
-            if message is grpc.aio.EOF:
-                return
-            yield message
+    async def _take_part(self, assembler: SegmentAssembler, part: pb.SegmentPart, on_segment: OnSegment) -> None:
+        whole = assembler.feed(part)
+        if whole is not None:
+            await on_segment(*whole)
+            # A worker that has ended waits for nothing.
+            if not self._over:
+                await self._write(pb.RestoreRequest(stored=pb.SegmentStored(first=whole[0].first)))
+
+    async def _next(self) -> pb.RestoreResponse:
+        try:
+            message = await asyncio.wait_for(self._call.read(), self._stall_s)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"The worker at {self._address} said nothing for {self._stall_s:g} s.") from error
+        except grpc.RpcError as failure:
+            raise self._error(await self._ending.failure(failure)) from failure
+        if message is grpc.aio.EOF:
+            raise WorkerBroken(f"The worker at {self._address} ended a span without finishing it.")
+        return cast(pb.RestoreResponse, message)
 
     def _error(self, failure: grpc.RpcError) -> ServiceError:
         if rpc_status.from_call(failure) is None:

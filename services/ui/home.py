@@ -53,7 +53,7 @@ class Home:
             with gr.Column(scale=5, min_width=320):
                 self._build_plan()
                 self._build_jobs()
-        self.timer = gr.Timer(5, active=False)
+        self._timer = gr.Timer(5)
         self.form: list[Any] = [
             self.upload_id, self.model, self.size, self.scale, self.short_side, self.width, self.height,
             self.seed, self.colour, self.crf, self.preview_start,
@@ -112,11 +112,11 @@ class Home:
         changes = [field.change for field in self.form if field is not self.preview_start]
         gr.on(changes, self._plan, self.form, planned, trigger_mode="always_last", **options)
         self.model.change(self._offer_colours, [self.model, self.colour], self.colour, **options)
-        self.timer.tick(self.refresh, outputs=[self.jobs, bar], **options)
+        self._timer.tick(self.refresh, outputs=[self.jobs, bar], **options)
 
     async def open(self, bar: gr.HTML) -> Updates:
         """Show this page."""
-        updates: Updates = {self.view: gr.update(visible=True), self.timer: gr.Timer(active=True)}
+        updates: Updates = {self.view: gr.update(visible=True)}
         updates |= await self._offer_models()
         jobs, top = await self.refresh()
         updates |= {self.jobs: jobs, bar: top}
@@ -124,7 +124,7 @@ class Home:
 
     def close(self) -> Updates:
         """Hide this page."""
-        return {self.view: gr.update(visible=False), self.timer: gr.Timer(active=False)}
+        return {self.view: gr.update(visible=False)}
 
     async def refresh(self) -> tuple[Any, str]:
         """Recent jobs and the top bar as they are now; jobs stay as they were while the service doesn't answer."""

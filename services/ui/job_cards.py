@@ -31,8 +31,8 @@ def headline(job: pb.Job, links: Links) -> Html:
     return tag("div", back, tag("div", title, *marks, class_="sv-title"), tag("p", _summary(job), class_="sv-muted"))
 
 
-def progress_card(job: pb.Job, trouble: str = "") -> Html:
-    """How far the job is, by stage; ``trouble`` says why this may be old."""
+def progress_card(job: pb.Job) -> Html:
+    """How far the job is, by stage."""
     done = percent(job)
     bar = tag(
         "div",
@@ -45,7 +45,7 @@ def progress_card(job: pb.Job, trouble: str = "") -> Html:
         aria_valuenow=done,
     )
     words = tag("p", tag("b", _headword(job)), tag("span", progress_words(job)), class_="sv-progress-words", aria_live="polite")
-    parts = [notice(trouble), _failure(job), words]
+    parts = [_failure(job), words]
     if job.state not in ENDED:
         parts += [bar, _stages(job)]
     parts += [warning_list(tuple(job.plan.warnings)), _notes(job)]

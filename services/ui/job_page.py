@@ -36,6 +36,7 @@ class JobPage:
         with gr.Column(visible=False, elem_id="job") as self.view:
             self._headline = fragment("", elem_id="headline")
             with gr.Column(elem_classes="sv-card"):
+                self._trouble = fragment("", elem_id="trouble")
                 self._progress = fragment("", elem_id="progress")
                 self._build_buttons()
                 self.notice = fragment("", elem_id="job-notice")
@@ -46,8 +47,8 @@ class JobPage:
                 self._details = fragment("")
         self._timer = gr.Timer(_TICK_S, active=False)
         self._refreshed = [
-            self._headline, self._progress, self._download, self._live, self._live_card, self._result, self._players,
-            self._frame, self._details, self._shown, self._timer,
+            self._headline, self._trouble, self._progress, self._download, self._live, self._live_card, self._result,
+            self._players, self._frame, self._details, self._shown, self._timer,
             self.cancel, self.retry, self.whole, self.delete,
         ]  # fmt: skip
         self.outputs = [self.job_id, self.view, self.notice, *self._refreshed]
@@ -100,8 +101,8 @@ class JobPage:
         try:
             return updates | await self._show(await soon(self._client.get_job(job_id)), "")
         except Unavailable as error:
-            waiting = home_cards.notice(error_words(error))
-            return updates | {self._progress: waiting, self._shown: "", self._timer: gr.Timer(active=True)}
+            trouble = home_cards.notice(error_words(error))
+            return updates | {self._trouble: trouble, self._shown: "", self._timer: gr.Timer(active=True)}
 
     def close(self) -> Updates:
         """Hide this page."""
@@ -130,15 +131,16 @@ class JobPage:
         try:
             return await self._show(await soon(self._client.get_job(job_id)), shown)
         except NotFound as error:
-            return {self._progress: home_cards.notice(error_words(error)), self._timer: gr.Timer(active=False)}
+            return {self._trouble: home_cards.notice(error_words(error)), self._timer: gr.Timer(active=False)}
         except ServiceError as error:
-            # The picture stays as it was; the next tick tries again.
-            return {self._progress: home_cards.notice(error_words(error)), self._shown: ""}
+            # What is shown stays as it was; the next tick tries again.
+            return {self._trouble: home_cards.notice(error_words(error))}
 
     async def _show(self, job: pb.Job, shown: str) -> Updates:
         """Progress always; the rest when the state is another one than ``shown``."""
         live = job_cards.live_card(job, self._links)
         updates: Updates = {
+            self._trouble: "",
             self._progress: job_cards.progress_card(job),
             self._live: live,
             self._live_card: gr.update(visible=bool(live)),

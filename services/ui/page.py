@@ -35,7 +35,7 @@ class _Page:
         self._home = Home(client, settings, metrics)
         self._job = JobPage(client, settings)
         home = self._home
-        self._outputs = [self._bar, home.view, home.timer, home.model, home.jobs, home.notice, *self._job.outputs]
+        self._outputs = [self._bar, home.view, home.model, home.jobs, home.notice, *self._job.outputs]
 
     def connect(self, blocks: gr.Blocks) -> None:
         home, job = self._home, self._job

@@ -73,4 +73,3 @@ def _refusal(scope: Scope, path: str) -> PlainTextResponse | None:
     if scope["method"] not in _SAFE_METHODS and site not in _OWN_SITES:
         return PlainTextResponse("Only this server's own page may do that.", status_code=403)
     return None
-

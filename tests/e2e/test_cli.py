@@ -15,7 +15,7 @@ import av
 import psutil
 import pytest
 
-from tests.e2e.clips import FRAMES, bad_clip
+from tests.e2e.demo_clips import FRAMES, bad_clip
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 SEEDVR2 = [sys.executable, "-m", "services.cli"]

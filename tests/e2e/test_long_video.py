@@ -10,7 +10,7 @@ from bench.memory import resident
 from services.cli.local import LocalStack, StackOptions
 from services.common.client import GatewayClient
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from tests.e2e.clips import moving_picture, write_clip
+from tests.clips.noisy import moving_picture, write_clip
 
 pytestmark = pytest.mark.e2e
 MINUTES, RATE = 5, 25

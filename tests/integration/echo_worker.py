@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +153,17 @@ def _decoded(task: SpanTask, packets: list[Packet]) -> Iterator[VideoFrame]:
 def encoded(task: SpanTask, segment: Segment, frames: list[VideoFrame]) -> bytes:
     """A segment as a fragmented MP4."""
     target = io.BytesIO()
-    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    # The segment's clock is the source's.
+    movflags = "frag_keyframe+empty_moov+delay_moov+default_base_moof+frag_discont"
+    options = {"movflags": movflags, "video_track_timescale": str(task.time_base.denominator)}
     with av.open(target, "w", format="mp4", options=options) as output:
         stream = output.add_stream(task.plan.encoder, rate=25, options={**dict(task.plan.encoder_options), "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = task.plan.width, task.plan.height, task.plan.output_pixel_format
         stream.codec_context.thread_count = 1
-        for number, i in enumerate(range(segment.first - task.first_index, segment.end - task.first_index)):
-            frame = frames[i].reformat(task.plan.width, task.plan.height, task.plan.output_pixel_format)
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+        stream.codec_context.time_base = stream.time_base = task.time_base
+        for i in range(segment.first - task.first_index, segment.end - task.first_index):
+            frame = frames[i].reformat(task.plan.width, task.plan.height, task.plan.output_pixel_format, dst_color_range=1)
+            frame.pts, frame.time_base = task.frame_pts[i], task.time_base
             frame.pict_type = 0
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

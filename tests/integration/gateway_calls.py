@@ -76,7 +76,7 @@ def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
     """Time stamps and bytes of a kind of stream."""
     with av.open(str(path)) as container:
         streams = [s for s in container.streams if s.type == kind]
-        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(streams) if p.size] if streams else []
+        return [((p.pts or 0) * p.time_base, bytes(p)) for p in container.demux(streams) if p.size] if streams else []
 
 
 def stamps(path: Path) -> list[Fraction]:
@@ -87,7 +87,7 @@ def stamps(path: Path) -> list[Fraction]:
 def greys(path: Path) -> list[int]:
     """The grey level of each frame as a player shows them; it tells the frame's number."""
     with av.open(str(path)) as container:
-        return [int(np.median(f.to_ndarray(format="gray")[-4:])) for f in container.decode(video=0)]
+        return [int(np.median(f.to_ndarray(format="rgb24")[-4:])) for f in container.decode(video=0)]
 
 
 def sha256(path: Path) -> str:

@@ -41,6 +41,8 @@ def make_directories(directory: Path) -> None:
             each.mkdir(exist_ok=True)
             sync_directory(each.parent)
         except FileNotFoundError:
+            if each.parent.is_dir():
+                raise
             # Somebody removed its parent, empty until now.
             make_directories(directory)
             return

@@ -106,7 +106,7 @@ class VideoProcess:
             await self._child.send("span", **order.fields())
             await self._child.receive()
         except ChildDied as error:
-            raise InternalError(f"A process that decodes can't be started: {error}.") from error
+            raise WorkerBroken(f"A process that decodes and encodes can't be started: {error}.") from error
 
     async def put(self, packet: Packet) -> bool:
         """Give it a packet, when it has room; False when it takes no more, which :meth:`events` explains."""

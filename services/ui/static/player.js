@@ -12,6 +12,7 @@ class LivePicture extends HTMLElement {
 			if (this.getAttribute("src") !== src) return;
 			next.alt = this.getAttribute("alt") || "";
 			(this.shadowRoot || this.attachShadow({ mode: "open" })).replaceChildren(next);
+			this.setAttribute("ready", "");
 			next.style.cssText = "display:block;width:100%;height:auto;border-radius:10px";
 		};
 		next.src = src;

@@ -51,6 +51,11 @@ def test_a_retry_begins_anew_and_keeps_the_plan():
     assert (again.created_at, again.asked_at, again.started_at) == (10, 30, None)
 
 
+def test_a_job_that_is_tried_again_goes_on_with_the_plan_that_it_has():
+    again = jobs.retried(jobs.cancelled(joining(), 15), 30)
+    assert jobs.advance(again, State.RESTORING, 31).started_at == 31
+
+
 def test_a_retry_after_a_changed_fingerprint_drops_the_plan():
     assert jobs.retried(jobs.failed(joining(), FingerprintChanged("gone"), 15), 30).plan is None
 

@@ -50,9 +50,8 @@ def test_the_least_loaded_worker_is_taken():
 
 def test_a_preview_goes_before_older_batch_work():
     waiting = [work("old", order=(1, "old")), work("new", order=(2, "new"), preview=True)]
-    assert addresses(assign(waiting, [Assignment(work=work("x", preview=True), address="w1")], [worker("w1"), worker("w2")]))[0] == (
-        "new", 0, "w2",
-    )  # fmt: skip
+    running = [Assignment(work=work("x", preview=True), address="w1")]
+    assert addresses(assign(waiting, running, [worker("w1"), worker("w2")]))[0] == ("new", 0, "w2")
 
 
 def test_a_preview_joins_a_worker_that_has_a_batch_span_but_only_one_does():

@@ -34,7 +34,9 @@ class Clip:
 
 
 def pattern(index: int, width: int, height: int, top: int = 255) -> NDArray[np.uint16]:
-    """(height, width, 3): smooth colours that move, a different picture for each index."""
+    """(height, width, 3): smooth colours that move, a different picture for each index; one colour where it is large."""
+    if width * height > 1 << 20:
+        return np.full((height, width, 3), top * (index + 2) // 9, np.uint16)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / 17 + index / 3 + c) + np.cos(y / 11 - index / 5 + 2 * c) for c in range(3)]
     return np.round(np.stack([(w + 2) / 4 * 0.7 + 0.15 for w in waves], axis=-1) * top).astype(np.uint16)
@@ -122,6 +124,4 @@ def plan_for(clip: Clip, **changes: object) -> RestorePlan:
 
 
 def _packet(packet: av.Packet) -> Packet:
-    return Packet(
-        pts=packet.pts, dts=packet.dts, duration=packet.duration or 0, keyframe=packet.is_keyframe, data=bytes(packet)
-    )
+    return Packet(pts=packet.pts, dts=packet.dts, duration=packet.duration or 0, keyframe=packet.is_keyframe, data=bytes(packet))

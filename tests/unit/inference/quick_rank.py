@@ -1,11 +1,11 @@
 """A rank without a model: gives frames back as they came. It does what files in its model directory say.
 
-    broken      it can't load
-    hold        spans stand still while the file is there
-    deaf        and don't hear that they are cancelled
-    die         it dies in the middle of a span
-    no-memory   spans end with an error
-    other       its facts differ from those of other ranks
+broken      it can't load
+hold        spans stand still while the file is there; the file held says that one does
+deaf        and don't hear that they are cancelled
+die         it dies in the middle of a span
+no-memory   spans end with an error
+other       its facts differ from those of other ranks
 """
 
 import os
@@ -72,6 +72,7 @@ def hold(channel: Channel, wishes: Path, number: int) -> None:
     while (wishes / "hold").exists():
         if not (wishes / "deaf").exists() and channel.waiting() and channel.receive().fields["number"] == number:
             raise JobCancelled("cancelled")
+        (wishes / "held").touch()
         time.sleep(0.01)
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -157,14 +159,27 @@ async def test_garbage_is_an_invalid_video_and_the_rank_goes_on(bench: Bench, cl
     assert bench.registry.get_sample_value("seedvr2_rank_starts_total") == 1
 
 
-async def test_a_decoder_that_crashes_is_an_invalid_video(tmp_path: Path, clip: Clip):
-    bench = Bench(tmp_path)
-    bench.videos = VideoProcesses(tmp_path / "s", VideoLimits(memory_bytes=8 << 30, cpu_s=1, encoder_threads=1))
-    large = read_clip(make_clip(frames=10, width=1920, height=1080, options={"preset": "ultrafast"}))
-    async with bench.running():
-        with pytest.raises(InvalidVideo, match=r"the decoder failed .*CPU time"):
-            await bench.restore(task_for(replace(large, stamps=tuple(range(0, 512 * 10, 512)))), packets_of(large))
-        assert (await bench.restore(task_for(clip), packets_of(clip))).frames == 12
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (signal.SIGSEGV, InvalidVideo, "decoder failed .*SIGSEGV"),
+        (signal.SIGKILL, WorkerBroken, "perhaps the machine has no memory"),
+    ],
+)
+async def test_a_decoder_that_dies_costs_its_span(
+    bench: Bench, clip: Clip, number: signal.Signals, error: type[ServiceError], words: str
+):
+    (bench.wishes / "hold").touch()
+    restoring = asyncio.create_task(bench.restore(task_for(clip), packets_of(clip)))
+    async with asyncio.timeout(20):
+        while not bench.events:
+            await asyncio.sleep(0.02)
+    (decoder,) = (p for p in psutil.Process().children() if "services.inference.video.child" in p.cmdline())
+    decoder.send_signal(number)
+    (bench.wishes / "hold").unlink()
+    with pytest.raises(error, match=words):
+        await restoring
+    assert (await bench.restore(task_for(clip), packets_of(clip))).frames == 12
 
 
 async def test_packets_that_do_not_fit_together_are_the_spans_error(bench: Bench, clip: Clip):

@@ -55,6 +55,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):
             pb.Model(name="nano", title="Nano", ready=True, colours=[pb.COLOUR_MODE_WAVELET, pb.COLOUR_MODE_NONE]),
             pb.Model(name="seedvr2-3b", title="SeedVR2 3B", ready=False),
         ]
+        self.gone = False
+        """Answers about jobs as a gateway that can't be reached."""
         self.media_type = "video/mp4"
         self.arrived = asyncio.Event()
         """Set when bytes of an upload have come."""
@@ -190,6 +192,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):
         return self.uploads[upload_id]
 
     def _job(self, job_id: str) -> pb.Job:
+        if self.gone:
+            raise errors.Unavailable("connection refused")
         if job_id not in self.jobs:
             raise errors.JobNotFound(f"There is no job {job_id}; it may have been deleted.")
         return self.jobs[job_id]

@@ -29,17 +29,19 @@ async def served_page(gateway_address: str, **settings: Any) -> AsyncIterator[st
 async def served_host(gateway_address: str, **settings: Any) -> AsyncIterator[str]:
     """The same without the page, which takes longest to build."""
     values, registry = _settings(gateway_address, settings), CollectorRegistry()
-    async with _client(values) as client:
-        async with _served(build_host(client, values, registry, UiMetrics(registry)), values) as host:
-            yield host
+    async with _client(values) as client, _served(build_host(client, values, registry, UiMetrics(registry)), values) as host:
+        yield host
 
 
 @contextlib.asynccontextmanager
 async def browsing(gateway: FakeGateway, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the file routes in front of ``gateway``."""
-    async with served(gateway) as address, served_host(address, **settings) as host:
-        async with httpx.AsyncClient(base_url=host, timeout=20) as client:
-            yield client
+    async with (
+        served(gateway) as address,
+        served_host(address, **settings) as host,
+        httpx.AsyncClient(base_url=host, timeout=20) as client,
+    ):
+        yield client
 
 
 async def upload(client: httpx.AsyncClient, data: bytes, upload_id: str = "clip", filename: str = "clip.mp4") -> None:

@@ -26,7 +26,7 @@ async def test_the_page_is_served_with_health_and_metrics_beside_it() -> None:
 
 
 async def every_asset_is_there(client: httpx.AsyncClient, home: str) -> None:
-    names = re.findall(r'(/ui/[a-z.]+\?v=[0-9a-f]+)', home)
+    names = re.findall(r"(/ui/[a-z.]+\?v=[0-9a-f]+)", home)
     assert {name.split("?")[0] for name in names} == {"/ui/page.css", "/ui/page.js", "/ui/upload.js", "/ui/player.js"}
     for name in [*names, "/ui/logo.svg", "/ui/upload.svg", "/favicon.ico", "/theme.css"]:
         assert (await client.get(name)).status_code == 200, name

@@ -45,12 +45,6 @@ def test_notes_and_warnings_are_shown() -> None:
     assert "Subtitles are not kept." in card
 
 
-def test_trouble_stands_beside_the_last_known_progress() -> None:
-    card = progress_card(job(), "Not reachable.")
-    assert "Not reachable." in card
-    assert "100 of 480 frames" in card
-
-
 @pytest.mark.parametrize(("segments_done", "frame"), [(1, 47), (2, 95), (10, 479)])
 def test_the_newest_frame_is_the_last_of_what_is_stored(segments_done: int, frame: int) -> None:
     assert newest_frame(job(segments_done=segments_done)) == frame

@@ -77,5 +77,4 @@ async def lines_until(process: asyncio.subprocess.Process, message: str) -> list
     async with asyncio.timeout(60):
         while not lines or lines[-1]["message"] != message:
             lines.append(json.loads(await process.stderr.readline()))
-    await asyncio.sleep(0)
     return lines

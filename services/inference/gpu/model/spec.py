@@ -171,8 +171,8 @@ SPECS = {
                 scaling_factor=1.0,
             ),
             text_tokens=8,
-            window_latents=16,
-            slice_latents=4,
+            window_latents=8,
+            slice_latents=2,
         ),
         ModelSpec(
             name="seedvr2-3b",

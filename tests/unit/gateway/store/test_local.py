@@ -189,12 +189,8 @@ async def test_unfinished_bytes_are_deleted_with_their_object(store: LocalStore,
 
 async def test_artifacts_leave_the_reserve_and_records_may_use_it(tmp_path: Path):
     store = LocalStore(tmp_path, min_free_bytes=1 << 60)
-    for refused in (
-        store.write("a", pieces(b"x")),
-        store.append("a", 0, b"x"),
-        store.require_space(),
-        store.scratch("").__aenter__(),
-    ):
+    scratch = store.scratch("").__aenter__()
+    for refused in (store.write("a", pieces(b"x")), store.append("a", 0, b"x"), store.require_space(), scratch):
         with pytest.raises(StoreFull, match="delete jobs or uploads"):
             await refused
     await store.put("state.json", b"{}")

@@ -190,6 +190,23 @@ def _spread(
 
 
 @triton.jit
+def _collect(products, bias, out, height, width, channels, BLOCK: tl.constexpr):
+    frame, o = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    positions = height * width
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row, column = at // width, at % width
+    total = tl.zeros((BLOCK,), tl.float32) + tl.load(bias + o).to(tl.float32)
+    base = products + frame * positions * channels + o * 9
+    for i in tl.static_range(3):
+        for j in tl.static_range(3):
+            there = (row + i >= 1) & (row + i <= height) & (column + j >= 1) & (column + j <= width)
+            source = (at + (i - 1) * width + j - 1).to(tl.int64) * channels + i * 3 + j
+            total += tl.load(base + source, mask=there & (at < positions), other=0.0).to(tl.float32)
+    place = out + (frame * tl.num_programs(1) + o) * positions + at
+    tl.store(place, total.to(out.dtype.element_ty), mask=at < positions)
+
+
+@triton.jit
 def _softmax(scores, out, length, scale, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     base, into = scores + row * length, out + row * length
@@ -287,6 +304,14 @@ class TritonFrameOps:
             phase, bias, out, means, deviations, cells, width // 2, 4 * run, (2 * row + column) * run, row, column,
             bias.shape[0], channels, padded, rows, _STEPS, partials is not None, num_warps=_WARPS,
         )  # fmt: skip
+
+    def collect(self, products: Tensor, bias: Tensor) -> Tensor:
+        """See :class:`FrameOps`."""
+        frames, height, width, channels = products.shape
+        out = products.new_empty((frames, len(bias), height, width))
+        grid = (triton.cdiv(height * width, 256), len(bias), frames)
+        _collect[grid](products, bias, out, height, width, channels, 256, num_warps=4)
+        return out
 
     def softmax(self, scores: Tensor, scale: float, out: Tensor) -> None:
         """See :class:`FrameOps`."""

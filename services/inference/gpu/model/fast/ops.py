@@ -64,6 +64,17 @@ class FrameOps(Protocol):
             partials: where the statistics of what was written go.
         """
 
+    def collect(self, products: Tensor, bias: Tensor) -> Tensor:
+        """Sum what each position gives its neighbours.
+
+        Args:
+            products: (T, H, W, 9 · O and more): the channel (o, i, j) of position (h + i - 1, w + j - 1) goes to (o, h, w).
+            bias: (O,).
+
+        Returns:
+            (T, O, H, W).
+        """
+
     def softmax(self, scores: Tensor, scale: float, out: Tensor) -> None:
         """``out`` = softmax of each row of fp32 scores · scale."""
 

@@ -31,7 +31,10 @@ _SCORE_BYTES = 1 << 28
 """Of attention scores in memory at a time."""
 
 _THIN = 8
-"""Tensor cores want channels in multiples of this."""
+"""Fewer channels than this leave tensor cores idle; taps in space stand in for them."""
+
+_ALIGNED = 32
+"""Channels are filled up to a multiple of this where taps become channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,6 +46,12 @@ class _Weights:
 
     still: Tensor
     """(O, C, kh, kw): all taps on one frame."""
+
+    padding: int
+    """Zeros around each frame."""
+
+    pixels: str = ""
+    """Taps in space turned into channels, because there are few others: ``in`` or ``out``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,19 +133,24 @@ class FastVae:
         return self._leave(decoder, stream, state)
 
     def _enter(self, conv: Conv, frames: Tensor, state: VaeState) -> _Frames:
-        """(T, c, H, W) input through the first convolution; its channels are filled up with zeros."""
-        count, channels, height, width = frames.shape
-        filled = self._weights[conv].still.shape[1]
-        inputs, new = self._open(conv, (count, height, width, filled), state)
-        new[..., channels:] = 0
-        new[..., :channels] = frames.permute(0, 2, 3, 1)
+        """(T, c, H, W) input through the first convolution."""
+        weights = self._weights[conv]
+        count, _, height, width = frames.shape
+        inputs, new = self._open(conv, (count, height, width, weights.still.shape[1]), state)
+        if weights.pixels == "in":
+            _neighbourhoods(frames, new)
+        else:
+            new.copy_(frames.permute(0, 2, 3, 1))
         return self._finish(self._convolve(conv, inputs, state), conv.bias)
 
     def _leave(self, net: Encoder | Decoder, stream: _Frames, state: VaeState) -> Tensor:
-        y = self._norm_and_convolve(net.conv_norm_out, net.conv_out, stream, state)
+        """The last norm and convolution; (T, O, H, W)."""
+        conv = net.conv_out
+        y = self._norm_and_convolve(net.conv_norm_out, conv, stream, state)
         state.started, state.settled = True, state.started
-        bias = net.conv_out.bias
-        return y[..., : len(bias)].add(bias).permute(0, 3, 1, 2)
+        if self._weights[conv].pixels == "out":
+            return self._ops.collect(y, conv.bias)
+        return y.add_(conv.bias).permute(0, 3, 1, 2)
 
     def _mid(self, block: MidBlock, stream: _Frames, state: VaeState) -> _Frames:
         stream = self._resnet(block.resnets[0], stream, state)
@@ -205,7 +219,7 @@ class FastVae:
         if past and not kept:
             _keep(conv, inputs, past, state)
         weight = weights.moving if past and state.started else weights.still
-        return _convolve(inputs, weight, padding=conv.weight.shape[-1] // 2)
+        return _convolve(inputs, weight, padding=weights.padding)
 
     def _open_resampler(self, module: nn.Module, shape: torch.Size, state: VaeState) -> tuple[Tensor, Tensor]:
         """The same for a resampler. A downsampler's input has a row and a column of zeros more."""
@@ -311,17 +325,38 @@ def _convolve(inputs: Tensor, weight: Tensor, *, padding: int = 0, stride: int =
     return y.squeeze(0).permute(1, 2, 3, 0).contiguous()
 
 
+def _neighbourhoods(frames: Tensor, out: Tensor) -> None:
+    """(T, c, H, W) to (T, H, W, 9 · c and more): each position's 3x3 surroundings, zero beyond the border, then zeros."""
+    around = functional.pad(frames, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    filled = 9 * frames.shape[1]
+    out[..., :filled].unflatten(-1, (-1, 3, 3)).copy_(around.permute(0, 2, 3, 1, 4, 5))
+    out[..., filled:] = 0
+
+
 def _lay_out(conv: Conv) -> _Weights:
-    weight = conv.weight
+    weight, pixels = conv.weight, ""
+    if weight.shape[-1] == 3 and min(weight.shape[:2]) < _THIN:
+        pixels = "in" if weight.shape[1] < weight.shape[0] else "out"
+        weight = _taps_to_channels(weight, pixels)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    missing_in, missing_out = -weight.shape[1] % _THIN, -weight.shape[0] % _THIN
-    if min(weight.shape[:2]) < _THIN:
-        weight = functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing_in, 0, missing_out))
     still = weight.sum(2, dtype=exact).to(weight.dtype)
     return _Weights(
         moving=weight.contiguous(memory_format=torch.channels_last_3d),
         still=still.contiguous(memory_format=torch.channels_last),
+        padding=weight.shape[-1] // 2,
+        pixels=pixels,
     )
+
+
+def _taps_to_channels(weight: Tensor, pixels: str) -> Tensor:
+    """(O, C, taps, 3, 3) to (O, 9 · C, taps, 1, 1) or (9 · O, C, taps, 1, 1), filled up with zeros."""
+    if pixels == "in":
+        flat = weight.permute(0, 1, 3, 4, 2).flatten(1, 3)
+        flat = functional.pad(flat, (0, 0, 0, -flat.shape[1] % _ALIGNED))
+    else:
+        flat = weight.permute(0, 3, 4, 1, 2).flatten(0, 2)
+        flat = functional.pad(flat, (0, 0, 0, 0, 0, -flat.shape[0] % _ALIGNED))
+    return flat[..., None, None]
 
 
 def _merge(up: Upsampler) -> _Upscale:

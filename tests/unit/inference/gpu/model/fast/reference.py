@@ -70,6 +70,15 @@ class ReferenceFrameOps:
             partials.means[:, 2 * row + column] = means[:, 0]
             partials.deviations[:, 2 * row + column] = deviations[:, 0]
 
+    def collect(self, products: Tensor, bias: Tensor) -> Tensor:
+        height, width = products.shape[1:3]
+        padded = functional.pad(wide(products), (0, 0, 1, 1, 1, 1))
+        sums = [
+            sum(padded[:, i : i + height, j : j + width, 9 * o + 3 * i + j] for i in range(3) for j in range(3))
+            for o in range(len(bias))
+        ]
+        return (torch.stack(sums, 1) + wide(bias)[:, None, None]).to(products.dtype)
+
     def softmax(self, scores: Tensor, scale: float, out: Tensor) -> None:
         out.copy_((scores * scale).softmax(-1))
 

@@ -60,19 +60,19 @@ def assert_close(mine, expected):
 
 
 @SPECS
-@pytest.mark.parametrize("slices", [(1,), (5,), (1, 4), (5, 4, 8), (1, 8, 4)], ids=str)
+@pytest.mark.parametrize("slices", [(1,), (5,), (1, 8, 4)], ids=str)
 def test_frames_encode_to_the_moments_of_the_plain_path(spec, slices):
     vae = random_vae(spec)
-    frames = torch.rand(sum(slices), 3, 24, 40, dtype=torch.float64) * 2 - 1
+    frames = torch.rand(sum(slices), 3, 16, 24, dtype=torch.float64) * 2 - 1
     pieces = frames.split(slices)
     assert_close(run(FastVae(vae, ReferenceFrameOps()).moments, pieces), run(vae.moments, pieces))
 
 
 @SPECS
-@pytest.mark.parametrize("slices", [(1,), (2,), (1, 1), (1, 1, 1), (4,), (1, 2, 2), (3, 1, 2)], ids=str)
+@pytest.mark.parametrize("slices", [(1,), (1, 1, 1), (1, 2, 2), (4, 1)], ids=str)
 def test_latents_decode_to_the_frames_of_the_plain_path(spec, slices):
     vae = random_vae(spec)
-    latents = torch.randn(sum(slices), 3, 4, 4, dtype=torch.float64)
+    latents = torch.randn(sum(slices), 2, 3, 4, dtype=torch.float64)
     pieces = latents.split(slices)
     fast = FastVae(vae, ReferenceFrameOps())
     mine = run(lambda z, state: fast.decode(z.permute(0, 3, 1, 2) / spec.scaling_factor, state), pieces)

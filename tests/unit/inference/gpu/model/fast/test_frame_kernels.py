@@ -103,6 +103,13 @@ def test_sub_positions_are_spread_with_border_biases_and_measured(dtype, doubled
 
 
 @TYPES
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (20, 33)], ids=str)
+def test_every_position_gives_its_neighbours_their_share(dtype, size):
+    products, bias = random(2, *size, 32, dtype=dtype), random(3)
+    assert_close(MINE.collect(products, bias), REFERENCE.collect(products, bias))
+
+
+@TYPES
 @pytest.mark.parametrize("length", [1, 100, 5000])
 def test_rows_of_scores_become_weights_that_sum_to_one(dtype, length):
     scores = random(3, length) * 20

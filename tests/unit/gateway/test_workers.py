@@ -1,0 +1,213 @@
+"""The conversation with a worker, over a real socket with a small real one."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from services.common.errors import (
+    ChunkOutOfOrder,
+    DeadlinePassed,
+    FingerprintChanged,
+    GpuOutOfMemory,
+    InvalidVideo,
+    ServiceError,
+    WorkerBroken,
+)
+from services.common.media import Packet, SpanTask
+from services.common.pb.seedvr2.v1 import worker_pb2 as pb
+from services.common.pb.seedvr2.v1 import worker_pb2_grpc
+from services.common.plan import RestorePlan, Segment
+from services.common.rpc.server import Server
+from services.gateway.workers import StaticWorkers
+from tests.integration.echo_worker import EchoSettings, EchoWorker
+from tests.unit.gateway.examples import info
+
+PLAN = RestorePlan(
+    model="echo", model_hash="0" * 64, fingerprint="echo-1", dtype="", weight_format="", width=64, height=48, seed=1,
+    encoder_options=(("preset", "ultrafast"),),
+)  # fmt: skip
+TASK = SpanTask(
+    job_id="j", span=0, request_id="r", codec=info(codec="rawvideo", width=64, height=48).codec, time_base=Fraction(1, 25),
+    first_index=0, frame_pts=tuple(range(6)), last_duration=1, by_order=True, context_frames=0,
+    segments=(Segment(first=0, end=4), Segment(first=4, end=6)), stored=frozenset(), plan=PLAN,
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def connected(servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 10) -> AsyncIterator[tuple[StaticWorkers, str]]:
+    server = Server("127.0.0.1:0")
+    server.add("seedvr2.v1.Worker", lambda s: worker_pb2_grpc.add_WorkerServicer_to_server(servicer, s))
+    address = f"127.0.0.1:{await server.start()}"
+    workers = StaticWorkers([("listed", address)], poll_s=0.05, stall_s=stall_s)
+    try:
+        await workers.start()
+        yield workers, address
+    finally:
+        await workers.aclose()
+        await server.stop(0)
+
+
+async def packets(count: int = 6) -> AsyncIterator[Packet]:
+    for number in range(count):
+        picture = Packet(pts=number, dts=number, duration=1, keyframe=True, data=bytes([number]) * (64 * 48 * 3 // 2))
+        yield picture
+
+
+async def restore(workers: StaticWorkers, address: str, task: SpanTask = TASK) -> tuple[list[Segment], list[str]]:
+    segments: list[Segment] = []
+    stages: list[str] = []
+
+    async def keep(segment: Segment, data: bytes) -> None:
+        assert data
+        segments.append(segment)
+
+    await workers.restore(address, task, packets(), keep, lambda stage, frames, seconds: stages.append(stage))
+    return segments, stages
+
+
+async def test_a_span_comes_back_as_its_segments():
+    async with connected(EchoWorker(EchoSettings())) as (workers, address):
+        segments, stages = await restore(workers, address)
+    assert segments == list(TASK.segments)
+    assert stages[0] == "decode"
+
+
+async def test_a_worker_says_how_it_is():
+    async with connected(EchoWorker(EchoSettings())) as (workers, _):
+        view = workers.views()[0]
+        assert (view.state, view.pool) == ("ready", "echo")
+
+
+async def test_a_worker_that_is_suspected_is_lost_until_it_answers():
+    async with connected(EchoWorker(EchoSettings())) as (workers, address):
+        seen: list[str] = []
+        back = asyncio.Event()
+
+        def changed() -> None:
+            seen.append(workers.views()[0].state)
+            if seen[-1] == "ready":
+                back.set()
+
+        workers.on_change(changed)
+        workers.suspect(address)
+        await asyncio.wait_for(back.wait(), 5)
+        assert seen == ["lost", "ready"]
+
+
+async def test_a_worker_that_is_not_there_is_lost():
+    workers = StaticWorkers([("listed", "127.0.0.1:1")], poll_s=60, stall_s=1)
+    await workers.start()
+    try:
+        assert (workers.views()[0].state, workers.views()[0].pool) == ("lost", "listed")
+        with pytest.raises(WorkerBroken, match="no connection"):
+            await restore(workers, "127.0.0.1:1")
+    finally:
+        await workers.aclose()
+
+
+@pytest.mark.parametrize("error", [GpuOutOfMemory, InvalidVideo])
+async def test_what_a_worker_raises_arrives_as_what_it_is(error: type[ServiceError]):
+    async with connected(EchoWorker(EchoSettings(fail_with=error.__name__, fail_times=1))) as (workers, address):
+        with pytest.raises(error, match="told to fail"):
+            await restore(workers, address)
+
+
+async def test_a_plan_of_another_fingerprint_is_refused_by_the_worker():
+    async with connected(EchoWorker(EchoSettings(fingerprint="echo-2"))) as (workers, address):
+        with pytest.raises(FingerprintChanged):
+            await restore(workers, address)
+
+
+async def test_what_goes_wrong_with_the_packets_ends_the_conversation():
+    async def broken() -> AsyncIterator[Packet]:
+        async for packet in packets(2):
+            yield packet
+        raise InvalidVideo("unreadable")
+
+    async def keep(segment: Segment, data: bytes) -> None:
+        pytest.fail("nothing is restored")
+
+    async with connected(EchoWorker(EchoSettings())) as (workers, address):
+        with pytest.raises(InvalidVideo, match="unreadable"):
+            await workers.restore(address, TASK, broken(), keep, lambda *_: None)
+        segments, _ = await restore(workers, address)
+        assert len(segments) == 2, "the worker is free again"
+
+
+class Scripted(worker_pb2_grpc.WorkerServicer):
+    """Answers a span with what a test says."""
+
+    def __init__(self, answer: Callable[[AsyncIterator[Any]], AsyncIterator[pb.RestoreResponse]]) -> None:
+        self._answer = answer
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
+        return pb.StatusResponse(state="ready")
+
+    async def Restore(self, requests: Any, context: Any) -> AsyncIterator[pb.RestoreResponse]:
+        async for response in self._answer(requests):
+            yield response
+
+
+async def silent(requests: AsyncIterator[Any]) -> AsyncIterator[pb.RestoreResponse]:
+    async for _ in requests:
+        pass
+    yield pb.RestoreResponse()
+
+
+async def unfinished(requests: AsyncIterator[Any]) -> AsyncIterator[pb.RestoreResponse]:
+    yield pb.RestoreResponse(progress=pb.StageProgress(stage="dit"))
+
+
+async def garbled(requests: AsyncIterator[Any]) -> AsyncIterator[pb.RestoreResponse]:
+    yield pb.RestoreResponse(segment=pb.SegmentPart(first=0, end=4, data=b"x", last=True, sha256="0"))
+
+
+@pytest.mark.parametrize(("answer", "error"), [(silent, DeadlinePassed), (unfinished, WorkerBroken), (garbled, ChunkOutOfOrder)])
+async def test_a_worker_that_goes_wrong_is_noticed(answer: Any, error: type[ServiceError]):
+    async with connected(Scripted(answer), stall_s=0.3) as (workers, address):
+        with pytest.raises(error):
+            await restore(workers, address)
+
+
+async def hasty(requests: AsyncIterator[Any]) -> AsyncIterator[pb.RestoreResponse]:
+    """Ends without waiting for acknowledgements."""
+    for segment in TASK.segments:
+        digest = hashlib.sha256(b"x").hexdigest()
+        yield pb.RestoreResponse(
+            segment=pb.SegmentPart(first=segment.first, end=segment.end, data=b"x", last=True, sha256=digest)
+        )
+    yield pb.RestoreResponse(done=pb.SpanDone(frames=6))
+
+
+async def test_nothing_is_lost_of_a_worker_that_ends_before_its_segments_are_stored():
+    async with connected(Scripted(hasty)) as (workers, address):
+        segments: list[Segment] = []
+
+        async def keep(segment: Segment, data: bytes) -> None:
+            # The call is over before the segment is stored.
+            await asyncio.sleep(0.2)
+            segments.append(segment)
+
+        outcome = await workers.restore(address, TASK, packets(), keep, lambda *_: None)
+    assert (segments, outcome.frames) == (list(TASK.segments), 6)
+
+
+async def test_cancelling_frees_the_worker():
+    async with connected(EchoWorker(EchoSettings())) as (workers, address):
+        storing = asyncio.Event()
+
+        async def keep(segment: Segment, data: bytes) -> None:
+            storing.set()
+            await asyncio.Event().wait()
+
+        running = asyncio.create_task(workers.restore(address, TASK, packets(), keep, lambda *_: None))
+        await storing.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert len((await restore(workers, address))[0]) == 2

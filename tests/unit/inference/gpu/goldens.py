@@ -1,0 +1,95 @@
+"""Numbers to compare with, and small models to compute them with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from services.inference.gpu.model.dit import Dit
+from services.inference.gpu.model.kernels import choose_kernels
+from services.inference.gpu.model.spec import SPECS, DitSpec, ModelSpec, VaeSpec
+from services.inference.gpu.model.vae import Vae
+from services.inference.gpu.model.weights import Model, load_model
+
+GOLDENS = Path(__file__).parents[3] / "goldens"
+NANO = Path(__file__).parents[4] / "models" / "nano"
+CPU = torch.device("cpu")
+KERNELS = choose_kernels(CPU, torch.float32)
+
+TINY_DIT = DitSpec(
+    width=64, heads=2, blocks=4, split_blocks=2, mlp_width=256, window_counts=(4, 3, 3), output_norm=True, rope_width=32,
+    text_width=40,
+)  # fmt: skip
+TINY_VAE = VaeSpec(
+    channels=(8, 12, 16, 16), blocks_per_level=2, latent_channels=4, norm_groups=4, temporal_levels=2, causal_first_conv=True,
+    mid_attention=True, scaling_factor=0.9152,
+)  # fmt: skip
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    """A file of goldens; half-precision tensors, which only save space, become fp32."""
+    found = load_file(GOLDENS / f"{name}.safetensors")
+    return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
+
+
+def table(name: str) -> Any:
+    """A JSON file of goldens."""
+    return json.loads((GOLDENS / f"{name}.json").read_text())
+
+
+def tiny_dit() -> Dit:
+    """The small transformer that the goldens were made with."""
+    dit = Dit(TINY_DIT, KERNELS).requires_grad_(False)
+    dit.load_state_dict(tensors("dit/tiny_3b_weights"))
+    return dit
+
+
+def tiny_vae() -> Vae:
+    """The small autoencoder that the goldens were made with."""
+    vae = Vae(TINY_VAE, KERNELS).requires_grad_(False)
+    vae.load_state_dict(tensors("vae/tiny_vae"))
+    return vae
+
+
+def nano() -> Model:
+    """The embedded model."""
+    return load_model(SPECS["nano"], NANO, CPU, torch.float32)
+
+
+def random_model(*, temporal_factor: int) -> Model:
+    """A very small model of random weights; latents code 1 or 4 frames."""
+    temporal_levels = {1: 0, 4: 2}[temporal_factor]
+    spec = ModelSpec(
+        name=f"random-{temporal_factor}",
+        dit=DitSpec(
+            width=32, heads=2, blocks=2, split_blocks=1, mlp_width=64, window_counts=(4, 3, 3), output_norm=True, rope_width=16,
+            text_width=8, latent_channels=4,
+        ),
+        vae=VaeSpec(
+            channels=(4, 8, 8), blocks_per_level=1, latent_channels=4, norm_groups=2, temporal_levels=temporal_levels,
+            causal_first_conv=False, mid_attention=True, scaling_factor=0.9152,
+        ),
+        text_tokens=3,
+        window_latents=3,
+        slice_latents=2,
+    )  # fmt: skip
+    torch.manual_seed(temporal_factor)
+    dit, vae = Dit(spec.dit, KERNELS), Vae(spec.vae, KERNELS)
+    for module in (dit, vae):
+        _randomise(module)
+    text = torch.randn(spec.text_tokens, spec.dit.text_width)
+    return Model(
+        spec=spec, dit=dit, vae=vae, text=text, device=CPU, dtype=torch.float32, kernels=KERNELS.report, sha256={"dit": "random"}
+    )
+
+
+def _randomise(module: nn.Module) -> None:
+    for key, value in module.requires_grad_(False).named_parameters():
+        if key.endswith("weight") and value.ndim > 1:
+            value.copy_(torch.randn_like(value) / value[0].numel() ** 0.5)
+        else:
+            centre = 1.0 if "scale" in key or "norm" in key else 0.0
+            value.copy_(centre + 0.2 * torch.randn_like(value))

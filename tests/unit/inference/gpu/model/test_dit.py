@@ -1,0 +1,118 @@
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from services.common.errors import JobCancelled
+from services.inference.gpu.model.dit import Dit, sinusoid
+from services.inference.gpu.model.kernels import Packing
+from services.inference.gpu.model.sampler import condition, sample
+from services.inference.gpu.model.vae import VaeState
+from tests.unit.inference.gpu.goldens import KERNELS, TINY_DIT, nano, tensors, tiny_dit
+
+Golden = dict[str, Tensor]
+CLOSE = {"atol": 2e-5, "rtol": 1e-4}
+STAGES = {"atol": 5e-5, "rtol": 1e-4}
+
+
+@cache
+def _inputs() -> Golden:
+    return tensors("dit/inputs")
+
+
+def _run(dit: Dit, case: str) -> Tensor:
+    of = {key: _inputs()[f"{case}.{key}"] for key in ("noise", "lq", "txt", "timestep")}
+    velocity: Tensor = dit(torch.cat([of["noise"], condition(of["lq"])], dim=-1), of["txt"], of["timestep"][0])
+    return velocity
+
+
+def test_the_sinusoid_is_that_of_the_reference() -> None:
+    golden = tensors("dit/timestep_embedding")
+    torch.testing.assert_close(sinusoid(golden["t"], 256), golden["sinusoid"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["image", "video5", "wide"])
+def test_every_stage_gives_the_reference_values(case: str) -> None:
+    golden, dit = tensors(f"dit/tiny_3b_{case}"), tiny_dit()
+    stride = int(golden["token_stride"])
+    streams: list[tuple[Tensor, Tensor]] = []
+    for block in dit.blocks:
+        block.register_forward_hook(lambda module, inputs, outputs: streams.append((outputs[0].clone(), outputs[1].clone())))
+    velocity = _run(dit, case)
+    torch.testing.assert_close(dit.emb_in(_inputs()[f"{case}.timestep"][0])[None], golden["emb"], **STAGES)
+    torch.testing.assert_close(dit.txt_in(_inputs()[f"{case}.txt"]), golden["txt_in"], **STAGES)
+    for i, (video, text) in enumerate(streams):
+        torch.testing.assert_close(video[::stride], golden[f"block{i}.vid"], **STAGES)
+        if i < 3:
+            torch.testing.assert_close(text, golden[f"block{i}.txt"], **STAGES)
+    torch.testing.assert_close(velocity if case == "image" else velocity[:, ::3, ::5], golden["v"], **CLOSE)
+
+
+@pytest.mark.parametrize("sample_index", [0, 1])
+def test_clips_of_other_sizes_texts_and_times_give_the_reference_values(sample_index: int) -> None:
+    golden = tensors("dit/tiny_3b_pair")
+    torch.testing.assert_close(_run(tiny_dit(), f"pair{sample_index}"), golden[f"v{sample_index}"], **CLOSE)
+
+
+def test_attention_receives_normed_and_rotated_windows_with_text_behind() -> None:
+    golden, seen = tensors("dit/tiny_3b_image"), []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+        seen.append([q, k, v, KERNELS.attend(q, k, v, packing)])
+        return seen[-1][-1]
+
+    dit = Dit(TINY_DIT, replace(KERNELS, attend=attend)).requires_grad_(False)
+    dit.load_state_dict(tensors("dit/tiny_3b_weights"))
+    _run(dit, "image")
+    for name, value in zip("qkvo", seen[0], strict=True):
+        torch.testing.assert_close(value, golden[f"block0.packed_{name}"], **STAGES)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_sampling_gives_the_reference_latents(steps: int) -> None:
+    dit, inputs = tiny_dit(), _inputs()
+    conditioned = condition(inputs["image.lq"])
+
+    def velocity_at(x: Tensor, t: float) -> Tensor:
+        velocity: Tensor = dit(torch.cat([x, conditioned], dim=-1), inputs["image.txt"], torch.tensor(t))
+        return velocity
+
+    restored = sample(velocity_at, inputs["image.noise"], steps)
+    torch.testing.assert_close(restored, tensors("dit/tiny_3b_pipeline")[f"x0.steps{steps}"], **CLOSE)
+
+
+@pytest.mark.parametrize("case", ["image", "clip5"])
+def test_nano_gives_the_reference_velocity(case: str) -> None:
+    model, golden = nano(), tensors(f"nano/{case}")
+    low_quality = model.vae.encode(golden["frames"].float() / 255 * 2 - 1, VaeState())
+    inputs = torch.cat([golden["noise"], condition(low_quality)], dim=-1)
+    velocity = model.dit(inputs, model.text, torch.tensor(1000.0))
+    torch.testing.assert_close(velocity if case == "image" else velocity[:, ::3, ::5], golden["v"], atol=2e-4, rtol=1e-4)
+    restored = model.vae.decode(golden["noise"] - velocity, VaeState())
+    torch.testing.assert_close(restored if case == "image" else restored[::2], golden["restored"], atol=2e-4, rtol=0)
+
+
+def test_work_can_stop_before_any_block() -> None:
+    calls = 0
+
+    def checkpoint() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise JobCancelled("enough")
+
+    with pytest.raises(JobCancelled):
+        tiny_dit()(torch.zeros(1, 4, 4, 33), torch.zeros(2, 40), torch.tensor(1000.0), checkpoint)
+    assert calls == 3
+
+
+def test_bf16_stays_close_to_fp32() -> None:
+    exact = _run(tiny_dit(), "image")
+    dit = tiny_dit().to(torch.bfloat16)
+    of = {key: _inputs()[f"image.{key}"] for key in ("noise", "lq", "txt")}
+    x = torch.cat([of["noise"], condition(of["lq"])], dim=-1).bfloat16()
+    rough = dit(x, of["txt"].bfloat16(), torch.tensor(1000.0))
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).norm() / exact.norm() < 2e-2

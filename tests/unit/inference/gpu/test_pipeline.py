@@ -1,0 +1,289 @@
+import gc
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, JobCancelled, ModelBroken
+from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.frames import Frames, normalise, pad_to_multiple, quantise, repeat_last, resize, to_unit
+from services.inference.gpu.model.sampler import condition, latent_noise
+from services.inference.gpu.model.vae import VaeState
+from services.inference.gpu.model.weights import Model
+from services.inference.gpu.pipeline import STAGES, RestoreSettings, SpanRestorer, self_test
+from tests.unit.inference.gpu.goldens import CPU, nano, random_model
+
+WIDTH, HEIGHT = 36, 26
+
+
+@cache
+def _model(temporal_factor: int) -> Model:
+    return random_model(temporal_factor=temporal_factor)
+
+
+def _clip(frames: int, *, width: int = WIDTH, height: int = HEIGHT, dtype: type = np.uint8) -> Frames:
+    generator = np.random.default_rng(frames)
+    coarse = generator.integers(0, np.iinfo(dtype).max, (frames, 3, 4, 3)).astype(dtype)
+    return np.repeat(np.repeat(coarse, -(-height // 3), axis=1), -(-width // 4), axis=2)[:, :height, :width]
+
+
+def _settings(**changes: object) -> RestoreSettings:
+    return RestoreSettings(**{"width": WIDTH, "height": HEIGHT, "seed": 7, "first_frame": 100} | changes)  # type: ignore[arg-type]
+
+
+def _restorer(
+    model: Model,
+    settings: RestoreSettings | None = None,
+    *,
+    on_stage: Callable[[str, float, int], None] = lambda *_: None,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> SpanRestorer:
+    return SpanRestorer(model, settings or _settings(), on_stage=on_stage, checkpoint=checkpoint)
+
+
+def _run(restorer: SpanRestorer, clip: Frames, step: int = 1000) -> Iterator[Frames]:
+    for first in range(0, len(clip), step):
+        yield from restorer.push(clip[first : first + step])
+    yield from restorer.finish()
+
+
+def _restore(model: Model, clip: Frames, settings: RestoreSettings | None = None, step: int = 1000) -> Frames:
+    return np.concatenate(list(_run(_restorer(model, settings), clip, step)))
+
+
+@cache
+def _in_one_push(temporal_factor: int, frames: int) -> Frames:
+    return _restore(_model(temporal_factor), _clip(frames))
+
+
+def _close(a: Frames, b: Frames) -> bool:
+    difference = np.abs(a.astype(int) - b.astype(int))
+    return a.shape == b.shape and difference.max() <= 1 and bool((difference > 0).mean() <= 0.002)
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+@pytest.mark.parametrize("frames", range(1, 11))
+def test_as_many_frames_come_out_as_went_in(temporal_factor: int, frames: int) -> None:
+    restored = _restore(_model(temporal_factor), _clip(frames))
+    assert restored.shape == (frames, HEIGHT, WIDTH, 3)
+    assert restored.dtype == np.uint8
+
+
+def test_nothing_pushed_gives_nothing_back() -> None:
+    assert list(_run(_restorer(_model(4)), _clip(1)[:0])) == []
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 16])
+def test_where_pushes_are_cut_changes_no_byte(temporal_factor: int, step: int) -> None:
+    model, clip = _model(temporal_factor), _clip(23)
+    assert np.array_equal(_restore(model, clip, step=step), _in_one_push(temporal_factor, 23))
+
+
+@pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 8), (4, 9), (4, 22)])
+@pytest.mark.parametrize("colour", ["wavelet", "none"])
+def test_the_stages_are_the_documented_ones(temporal_factor: int, frames: int, colour: str) -> None:
+    model, clip, settings = _model(temporal_factor), _clip(frames), _settings(colour=colour)
+    expected = _by_the_book(model, clip, settings)
+    assert _close(_restore(model, clip, settings), expected)
+
+
+def _by_the_book(model: Model, clip: Frames, settings: RestoreSettings) -> Frames:
+    """The whole span at once: one pass of the encoder, one of the decoder, a window after the other between them."""
+    factor, window = model.spec.vae.temporal_factor, model.spec.window_latents
+    source = normalise(resize(to_unit(clip, CPU), settings.height, settings.width))
+    padded = pad_to_multiple(source, model.spec.size_multiple)[repeat_last(len(clip), factor)]
+    low_quality = model.vae.encode(padded, VaeState())
+    shape = (low_quality.shape[1], low_quality.shape[2], low_quality.shape[3])
+    noise = torch.stack([latent_noise(settings.seed, settings.first_frame + i * factor, shape) for i in range(len(low_quality))])
+    inputs = torch.cat([noise, condition(low_quality)], dim=-1)
+    velocity = torch.cat([model.dit(part, model.text, torch.tensor(1000.0)) for part in inputs.split(window)])
+    decoded = model.vae.decode(noise - velocity, VaeState())[: len(clip), :, : settings.height, : settings.width]
+    return quantise(transfer_wavelet(decoded, source) if settings.colour == "wavelet" else decoded, settings.bit_depth)
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+def test_slices_change_rounding_only(temporal_factor: int) -> None:
+    model, clip = _model(temporal_factor), _clip(23)
+    expected = _restore(model, clip, _settings(slice_latents=1))
+    assert all(_close(_restore(model, clip, _settings(slice_latents=count)), expected) for count in (2, 3, 7))
+
+
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"first_frame": 101}, {"window_latents": 2}])
+def test_seed_position_and_window_decide_the_result(changes: dict[str, int]) -> None:
+    model, clip = _model(4), _clip(12)
+    expected = _restore(model, clip)
+    assert np.array_equal(_restore(model, clip), expected)
+    assert not np.array_equal(_restore(model, clip, _settings(**changes)), expected)
+
+
+@pytest.mark.parametrize("size", [(50, 34), (72, 52), (18, 20)])
+def test_frames_come_out_in_the_size_asked_for(size: tuple[int, int]) -> None:
+    restored = _restore(_model(4), _clip(3), _settings(width=size[0], height=size[1]))
+    assert restored.shape == (3, size[1], size[0], 3)
+
+
+def test_sixteen_bits_go_in_and_out() -> None:
+    clip = _clip(3)
+    coarse = _restore(_model(1), clip)
+    fine = _restore(_model(1), clip.astype(np.uint16) * 257, _settings(bit_depth=16))
+    assert fine.dtype == np.uint16
+    assert np.abs(fine / 257.0 - coarse).max() <= 0.51
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+def test_memory_does_not_grow_with_the_span(temporal_factor: int) -> None:
+    model, clip = _model(temporal_factor), _clip(12)
+    restorer, held, waiting = _restorer(model), [], 0
+    longest_wait = (model.spec.window_latents + model.spec.slice_latents) * temporal_factor
+    tracemalloc.start()
+    for _ in range(5):
+        waiting += len(clip) - sum(len(frames) for frames in restorer.push(clip))
+        assert waiting <= longest_wait
+        held.append(_held_bytes())
+    tracemalloc.stop()
+    assert held[-1] - held[1] < clip.nbytes // 2
+
+
+def _held_bytes() -> int:
+    """Of all tensors and arrays of this process."""
+    gc.collect()
+    storages = {
+        x.untyped_storage().data_ptr(): x.untyped_storage() for x in gc.get_objects() if issubclass(type(x), torch.Tensor)
+    }
+    return tracemalloc.get_traced_memory()[0] + sum(storage.nbytes() for storage in storages.values())
+
+
+def test_two_spans_take_turns_on_one_model() -> None:
+    model, clips = _model(4), [_clip(14), _clip(15)]
+    alone = [_restore(model, clip, step=4) for clip in clips]
+    runs = [_run(_restorer(model), clip, 4) for clip in clips]
+    turns: list[list[Frames]] = [[], []]
+    while runs[0] or runs[1]:
+        for index, run in enumerate(runs):
+            if run is not None and (frames := next(run, None)) is not None:
+                turns[index].append(frames)
+            else:
+                runs[index] = None  # type: ignore[call-overload]
+    assert all(np.array_equal(np.concatenate(turn), expected) for turn, expected in zip(turns, alone, strict=True))
+
+
+def test_work_can_be_cancelled_wherever_it_looks_and_the_model_stays_usable() -> None:
+    model, clip = _model(4), _clip(14)
+    expected = _restore(model, clip)
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+
+    list(_run(_restorer(model, checkpoint=count), clip))
+    windows, slices = 2, 3
+    assert looks == windows * (1 + model.spec.dit.blocks) + 2 * slices
+    for stop_at in range(looks):
+        with pytest.raises(JobCancelled):
+            list(_run(_restorer(model, checkpoint=_raise_at(stop_at, JobCancelled("enough"))), clip))
+    assert np.array_equal(_restore(model, clip), expected)
+
+
+def _raise_at(call: int, error: Exception) -> Callable[[], None]:
+    calls = iter(range(1_000_000))
+
+    def checkpoint() -> None:
+        if next(calls) == call:
+            raise error
+
+    return checkpoint
+
+
+def test_running_out_of_memory_names_the_stage_and_leaves_the_model_usable() -> None:
+    model, clip = _model(4), _clip(9)
+    expected = _restore(model, clip)
+    in_a_block = 3
+    with pytest.raises(GpuOutOfMemory, match=r"dit of 9 frames at 36x26"):
+        list(_run(_restorer(model, checkpoint=_raise_at(in_a_block, torch.OutOfMemoryError("full"))), clip))
+    assert np.array_equal(_restore(model, clip), expected)
+
+
+def test_every_stage_reports_its_frames_and_time() -> None:
+    frames: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+
+    def on_stage(stage: str, took_s: float, count: int) -> None:
+        frames[stage] += count
+        seconds[stage] += took_s  # type: ignore[assignment]
+
+    list(_run(_restorer(_model(1), on_stage=on_stage), _clip(8)))
+    assert frames == dict.fromkeys(STAGES, 8)
+    assert all(seconds[stage] > 0 for stage in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"overlap_latents": 2}, "overlap_latents"),
+        ({"colour": "lab"}, "colour"),
+        ({"bit_depth": 10}, "bit_depth"),
+        ({"width": 0}, "width"),
+        ({"window_latents": -1}, "window_latents"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidOption) as refusal:
+        _settings(**changes)
+    assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [_clip(2, dtype=np.uint16), _clip(2)[0], _clip(2)[..., :2], _clip(2, width=40)],
+    ids=["type", "axes", "grey", "size"],
+)
+def test_frames_unlike_the_others_are_refused(frames: Frames) -> None:
+    restorer = _restorer(_model(4))
+    list(restorer.push(_clip(3)))
+    with pytest.raises(InvalidVideo):
+        list(restorer.push(frames))
+
+
+def test_pixels_that_are_no_numbers_are_an_error_not_a_black_frame() -> None:
+    model = random_model(temporal_factor=1)
+    model.vae.decoder.conv_out.bias[0] = torch.nan
+    with pytest.raises(ModelBroken, match="not numbers"):
+        self_test(model)
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+def test_a_model_that_works_passes_its_self_test(temporal_factor: int) -> None:
+    assert self_test(_model(temporal_factor)) > 0
+
+
+def test_nano_restores_a_noisy_clip() -> None:
+    model, (width, height) = nano(), (160, 96)
+    y, x = np.mgrid[:height, :width]
+    clean = np.stack([_picture(x + 3 * t, y + t) for t in range(6)])
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    restored = _restore(model, noisy, _settings(width=width, height=height))
+    assert _psnr(restored, clean) > _psnr(noisy, clean) + 4
+
+
+def _picture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    waves = [
+        128 + 60 * np.sin(x / a) * np.cos(y / b) + 30 * (((x // 24) + (y // 24)) % 2) for a, b in ((17, 23), (29, 13), (11, 31))
+    ]
+    return np.stack(waves, axis=-1)
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_nano_gives_the_same_bytes_however_frames_arrive(step: int) -> None:
+    model, clip = nano(), _clip(11, width=64, height=48)
+    settings = _settings(width=64, height=48, window_latents=4)
+    assert np.array_equal(_restore(model, clip, settings, step), _restore(model, clip, settings))

@@ -1,0 +1,88 @@
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from services.common.errors import FingerprintChanged, InvalidOption
+from services.common.fleet import WorkerModel
+from services.common.media import CodecParameters, SpanTask
+from services.common.plan import RestorePlan, Segment
+from services.inference.admission import NOISE, check_task
+
+MODEL = WorkerModel(
+    name="nano", title="", hash="hash", dtype="float32", weight_format="float32", size_multiple=8, temporal_factor=1,
+    window_latents=16, overlap_latents=0, parameters=1, colours=("wavelet", "none"),
+)  # fmt: skip
+PLAN = RestorePlan(
+    model="nano", model_hash="hash", fingerprint="print", dtype="float32", weight_format="float32", width=64, height=48, seed=1,
+    noise=NOISE, window_latents=16, encoder_options=(("crf", "14"),),
+)  # fmt: skip
+TASK = SpanTask(
+    job_id="", span=0, request_id="", time_base=Fraction(1, 25), first_index=4, frame_pts=(4, 5, 6, 8, 9), last_duration=1,
+    codec=CodecParameters(codec="h264", extradata=b"", width=64, height=48, pixel_format="yuv420p"), by_order=False,
+    context_frames=1, segments=(Segment(first=5, end=8), Segment(first=8, end=9)), stored=frozenset(), plan=PLAN,
+)  # fmt: skip
+
+
+def test_a_task_that_fits_is_taken():
+    check_task(TASK, MODEL, "print")
+    check_task(replace(TASK, plan=replace(PLAN, window_latents=0, output_pixel_format="yuv420p10le")), MODEL, "print")
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("plan.model", {"model": "seedvr2-3b"}),
+        ("plan.colour", {"colour": "lab"}),
+        ("plan.dtype", {"dtype": "bfloat16"}),
+        ("plan.noise", {"noise": "another"}),
+        ("plan.tile_size", {"tile_size": 512}),
+        ("plan.tile_size", {"overlap_latents": 1}),
+        ("plan.window_latents", {"window_latents": 17}),
+        ("plan.window_latents", {"window_latents": -1}),
+        ("plan.width", {"width": 63}),
+        ("plan.width", {"width": 0}),
+        ("plan.height", {"height": 16386}),
+        ("plan.output_pixel_format", {"output_pixel_format": "rgb24"}),
+        ("plan.encoder", {"encoder": "libx265"}),
+        ("plan.encoder_options", {"encoder_options": (("stats", "/etc/passwd"),)}),
+    ],
+)
+def test_a_plan_that_nobody_here_can_follow_is_refused(field: str, changes: dict[str, Any]):
+    with pytest.raises(InvalidOption) as caught:
+        check_task(replace(TASK, plan=replace(PLAN, **changes)), MODEL, "print")
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("time_base", {"time_base": Fraction(0)}),
+        ("time_base", {"last_duration": -1}),
+        ("time_base", {"codec": replace(TASK.codec, frame_rate=Fraction(0))}),
+        ("codec.width", {"codec": replace(TASK.codec, width=0)}),
+        ("codec.width", {"codec": replace(TASK.codec, height=30000)}),
+        ("frame_pts", {"frame_pts": ()}),
+        ("frame_pts", {"frame_pts": (1, 2, 2, 3, 4)}),
+        ("frame_pts", {"frame_pts": (1, 2, 3, 4, 1 << 62)}),
+        ("context_frames", {"context_frames": 5}),
+        ("context_frames", {"context_frames": -1}),
+        ("context_frames", {"first_index": -1}),
+        ("segments", {"segments": ()}),
+        ("segments", {"segments": (Segment(first=5, end=8),)}),
+        ("segments", {"segments": (Segment(first=5, end=7), Segment(first=8, end=9))}),
+        ("segments", {"segments": (Segment(first=5, end=9), Segment(first=9, end=9))}),
+        ("stall_timeout", {"stall_timeout_s": 0.0}),
+    ],
+)
+def test_a_task_that_contradicts_itself_is_refused(field: str, changes: dict[str, Any]):
+    with pytest.raises(InvalidOption) as caught:
+        check_task(replace(TASK, **changes), MODEL, "print")
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("changes", [{"model_hash": "other"}, {"fingerprint": "other"}])
+def test_what_was_planned_for_other_workers_is_refused(changes: dict[str, str]):
+    with pytest.raises(FingerprintChanged, match=r"plan the job again\.|The plan was made for workers"):
+        check_task(replace(TASK, plan=replace(PLAN, **changes)), MODEL, "print")

@@ -1,0 +1,304 @@
+"""The engine with real processes, though with a rank that has no model."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import (
+    DeadlinePassed,
+    Draining,
+    FingerprintChanged,
+    InvalidOption,
+    JobCancelled,
+    ModelNotReady,
+    QueueFull,
+    ServiceError,
+    WorkerBroken,
+)
+from services.common.media import Packet, SpanTask
+from services.common.metrics import InferenceMetrics
+from services.inference.engine import Engine, SpanRun
+from services.inference.messages import LoadOrder, SegmentReady, SpanProgress, SpanResult
+from services.inference.ranks import RankLimits, Ranks
+from services.inference.video.process import VideoLimits, VideoProcesses
+from tests.unit.inference import quick_rank
+from tests.unit.inference.clips import Clip, make_clip, plan_for, read_clip, task_for
+
+
+class Worker:
+    """An engine and what it needs."""
+
+    def __init__(self, directory: Path, *, ranks: int = 1, queue_spans: int = 4) -> None:
+        self.wishes = directory / "model"
+        self.wishes.mkdir()
+        (directory / "s").mkdir()
+        self.registry = CollectorRegistry()
+        metrics = InferenceMetrics(self.registry)
+        loads = [
+            LoadOrder(model="", directory=str(self.wishes), device="cpu", dtype="auto", index=i, threads=1) for i in range(ranks)
+        ]
+        self.engine = Engine(
+            model="nano", pool="quick", ranks=Ranks(loads, RankLimits(start_s=20, stop_s=2), metrics, quick_rank.MODULE),
+            videos=VideoProcesses(directory / "s", VideoLimits(memory_bytes=8 << 30, cpu_s=60, encoder_threads=1)),
+            queue_spans=queue_spans, metrics=metrics,
+        )  # fmt: skip
+
+    def wish(self, name: str) -> None:
+        (self.wishes / name).touch()
+
+    def unwish(self, name: str) -> None:
+        (self.wishes / name).unlink()
+
+    async def held(self) -> None:
+        """Wait until the rank is in the middle of a span, and stands still."""
+        await self.until((self.wishes / "held").exists)
+
+    def submit(self, clip: Clip, deadline_s: float | None = None, **changes: Any) -> SpanRun:
+        """The whole clip as one span."""
+        status = self.engine.status()
+        plan = plan_for(clip, fingerprint=status.fingerprint, model_hash=status.models[0].hash if status.models else "")
+        task = replace(task_for(clip, plan=plan), **changes)
+        return self.engine.submit(task, packets_of(clip), deadline_s)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def serving(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.engine.serving:
+                await self.engine.wait_change()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@contextlib.asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[Worker]:
+    await worker.engine.start()
+    try:
+        yield worker
+    finally:
+        await worker.engine.drain(0)
+        await worker.engine.close()
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return read_clip(make_clip(frames=12))
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
+    async with running(Worker(tmp_path)) as found:
+        await found.serving()
+        yield found
+
+
+async def packets_of(clip: Clip) -> AsyncIterator[Packet]:
+    for packet in clip.packets:
+        yield packet
+
+
+async def result_of(run: SpanRun) -> SpanResult:
+    async with asyncio.timeout(20):
+        events = [event async for event in run.events]
+    assert isinstance(events[-1], SpanResult)
+    return events[-1]
+
+
+async def error_of(run: SpanRun) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await result_of(run)
+    return caught.value
+
+
+async def test_before_the_ranks_are_ready_spans_are_refused(tmp_path: Path, clip: Clip):
+    worker = Worker(tmp_path)
+    worker.wish("broken")
+    async with running(worker):
+        assert worker.engine.status().state == "starting"
+        with pytest.raises(ModelNotReady, match="loading the model"):
+            worker.submit(clip)
+        await worker.until(lambda: worker.engine.status().state == "broken")
+        with pytest.raises(ModelNotReady, match=r"dit\.safetensors is missing") as caught:
+            worker.submit(clip)
+        assert caught.value.retry_after_s
+        assert worker.engine.status().models == ()
+        assert worker.value("seedvr2_ready") == 0
+
+
+async def test_a_ready_worker_says_what_it_is(worker: Worker):
+    status = worker.engine.status()
+    assert (status.state, status.pool, status.slots, status.free_slots, status.ranks) == ("ready", "quick", 1, 1, 1)
+    assert status.models[0].name == "nano"
+    assert {"device", "code", "version", "encoder.x264", "encoder.encoder_threads"} <= set(status.facts)
+    assert len(status.fingerprint) == 64
+    assert status.memory_bytes == 1 << 30
+    assert worker.value("seedvr2_ready") == 1
+
+
+async def test_a_span_is_restored_and_measured(worker: Worker, clip: Clip):
+    run = worker.submit(clip)
+    async with asyncio.timeout(20):
+        events = [event async for event in run.events]
+    assert [e.segment.first for e in events if isinstance(e, SegmentReady)] == [0, 4, 8]
+    assert isinstance(events[-1], SpanResult)
+    assert worker.engine.status().megapixels_per_second == events[-1].megapixels_per_second
+    assert worker.value("seedvr2_spans_total", outcome="done") == 1
+    assert worker.value("seedvr2_span_duration_seconds_count") == 1
+    await worker.until(lambda: worker.engine.status().state == "ready")
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"), [({"model": "seedvr2-3b"}, InvalidOption), ({"fingerprint": "x"}, FingerprintChanged)]
+)
+async def test_what_was_not_planned_for_this_worker_is_refused(
+    worker: Worker, clip: Clip, plan: dict[str, str], error: type[ServiceError]
+):
+    known = worker.engine.status()
+    values = {"fingerprint": known.fingerprint, "model_hash": known.models[0].hash} | plan
+    with pytest.raises(error):
+        worker.submit(clip, plan=plan_for(clip, **values))
+
+
+async def test_spans_wait_for_each_other_and_too_many_are_refused(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    runs = [worker.submit(clip) for _ in range(5)]
+    await worker.until(lambda: worker.value("seedvr2_queue_spans") == 4)
+    assert worker.value("seedvr2_spans_in_flight") == 1
+    assert (worker.engine.status().state, worker.engine.status().free_slots) == ("busy", 0)
+    with pytest.raises(QueueFull, match="4 spans wait already"):
+        worker.submit(clip)
+    worker.unwish("hold")
+    assert [(await result_of(run)).frames for run in runs] == [12] * 5
+
+
+async def test_a_preview_goes_before_spans_that_wait(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    runs = {"first": worker.submit(clip), "batch": worker.submit(clip), "preview": worker.submit(clip, preview=True)}
+    order: list[str] = []
+
+    async def follow(name: str) -> None:
+        await result_of(runs[name])
+        order.append(name)
+
+    followers = [asyncio.create_task(follow(name)) for name in runs]
+    await worker.until(lambda: worker.value("seedvr2_queue_spans") == 2)
+    worker.unwish("hold")
+    await asyncio.gather(*followers)
+    assert order == ["first", "preview", "batch"]
+
+
+async def test_every_rank_takes_a_span(tmp_path: Path, clip: Clip):
+    async with running(Worker(tmp_path, ranks=2)) as worker:
+        await worker.serving()
+        worker.wish("hold")
+        runs = [worker.submit(clip), worker.submit(clip)]
+        await worker.until(lambda: worker.value("seedvr2_spans_in_flight") == 2)
+        assert worker.value("seedvr2_queue_spans") == 0
+        worker.unwish("hold")
+        assert [(await result_of(run)).frames for run in runs] == [12, 12]
+
+
+async def test_cancelling_frees_the_rank_and_spares_it(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    run = worker.submit(clip)
+    await worker.held()
+    run.cancel()
+    assert isinstance(await error_of(run), JobCancelled)
+    await worker.until(lambda: worker.engine.status().free_slots == 1)
+    worker.unwish("hold")
+    assert (await result_of(worker.submit(clip))).frames == 12
+    assert worker.value("seedvr2_rank_starts_total") == 1
+    assert worker.value("seedvr2_spans_total", outcome="cancelled") == 1
+
+
+async def test_a_span_that_waits_can_be_cancelled(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    first, second = worker.submit(clip), worker.submit(clip)
+    await worker.until(lambda: worker.value("seedvr2_queue_spans") == 1)
+    second.cancel()
+    assert isinstance(await error_of(second), JobCancelled)
+    assert worker.value("seedvr2_queue_spans") == 0
+    worker.unwish("hold")
+    assert (await result_of(first)).frames == 12
+
+
+async def test_a_deadline_ends_a_span_and_frees_the_rank(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    assert isinstance(await error_of(worker.submit(clip, deadline_s=0.5)), DeadlinePassed)
+    await worker.until(lambda: worker.engine.status().free_slots == 1)
+
+
+async def test_a_rank_that_does_not_listen_is_replaced_after_a_cancel(worker: Worker, clip: Clip):
+    for name in ("hold", "deaf"):
+        worker.wish(name)
+    run = worker.submit(clip)
+    await worker.held()
+    run.cancel()
+    await error_of(run)
+    await worker.until(lambda: not worker.engine.serving)
+    for name in ("hold", "deaf"):
+        worker.unwish(name)
+    await worker.serving()
+    assert worker.value("seedvr2_rank_starts_total") == 2
+    assert (await result_of(worker.submit(clip))).frames == 12
+
+
+async def test_a_dead_rank_costs_its_span_and_sends_the_others_away(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    running_span, waiting = worker.submit(clip), worker.submit(clip)
+    await worker.held()
+    (rank,) = (p for p in psutil.Process().children() if quick_rank.MODULE in p.cmdline())
+    os.kill(rank.pid, signal.SIGKILL)
+    assert isinstance(await error_of(running_span), WorkerBroken)
+    assert isinstance(await error_of(waiting), ModelNotReady)
+    assert (worker.engine.status().state, worker.engine.serving) == ("broken", False)
+    worker.unwish("hold")
+    await worker.serving()
+    assert (await result_of(worker.submit(clip))).frames == 12
+
+
+async def test_draining_hands_back_what_waits_and_finishes_what_runs(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    first, second = worker.submit(clip), worker.submit(clip)
+    await worker.until(lambda: worker.value("seedvr2_queue_spans") == 1)
+    draining = asyncio.create_task(worker.engine.drain(20))
+    assert isinstance(await error_of(second), Draining)
+    assert worker.engine.status().state == "draining"
+    with pytest.raises(Draining):
+        worker.submit(clip)
+    worker.unwish("hold")
+    assert (await result_of(first)).frames == 12
+    await draining
+
+
+async def test_draining_hands_back_what_does_not_end_in_time(worker: Worker, clip: Clip):
+    worker.wish("hold")
+    run = worker.submit(clip)
+    await worker.until(lambda: worker.value("seedvr2_spans_in_flight") == 1)
+    await worker.engine.drain(0.2)
+    assert isinstance(await error_of(run), Draining)
+    assert worker.value("seedvr2_spans_total", outcome="handed_back") == 1
+
+
+async def test_who_waits_hears_that_it_waits(worker: Worker, clip: Clip, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.inference.engine._WAITING_S", 0.05)
+    worker.wish("hold")
+    first, second = worker.submit(clip), worker.submit(clip)
+    word = await asyncio.wait_for(anext(aiter(second.events)), 10)
+    assert isinstance(word, SpanProgress)
+    assert (word.stage, word.frames) == ("waiting", 0)
+    for run in (first, second):
+        run.cancel()
