@@ -14,6 +14,7 @@ from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
 from services.common.rpc.status import code_of
 from services.gateway.settings import GatewaySettings
+from services.inference.delivery.settings import DeliverySettings
 from services.inference.settings import InferenceSettings
 from services.ui.settings import UiSettings
 
@@ -22,6 +23,7 @@ SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
+    "Model delivery (`python -m services.inference.delivery`)": ("SEEDVR2_MODELS", DeliverySettings),
 }
 
 
@@ -48,7 +50,7 @@ def errors_page() -> str:
         [
             "# Which errors can a caller get?",
             "An error carries a canonical gRPC code and google.rpc details: `ErrorInfo` (`reason` is the name below, `domain` is "
-            "`seedvr2`), `BadRequest` with the path of the wrong field, and `RetryInfo` where a retry makes sense. The Python client "
+            "`seedvr2`), `BadRequest` with the path of the wrong field, and `RetryInfo` where a retry makes sense. The client "
             "raises the same classes again (`services/common/errors.py`); the command line prints the sentence, or with `--json` "
             'one object `{"error": {"code": …, "message": …}}`.',
             _table(("reason", "code", "retry helps", "meaning"), rows),

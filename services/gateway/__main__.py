@@ -12,11 +12,11 @@ from services.common.errors import SettingsError
 from services.common.logs import setup_logging
 from services.common.metrics import GatewayMetrics, serve_metrics
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
+from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
 from services.gateway.leases import FileLeases
-from services.gateway.ready import tell_ready
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.local import LocalStore
@@ -45,7 +45,11 @@ async def serve(settings: GatewaySettings, directory: Path) -> None:
             port = await server.start()
             await service.start()
             await server.set_serving(True)
-            tell_ready(settings, port, metrics_port)
+            tell_ready(
+                settings.ready_file,
+                address=with_port(settings.address, port),
+                metrics_address=with_port(settings.metrics_address, metrics_port),
+            )
             await wait_for_signal()
             await server.set_serving(False)
             await service.stop()

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from services.common.errors import ServiceError, SettingsError
 from services.common.logs import setup_logging
 from services.common.metrics import InferenceMetrics, serve_metrics
+from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings
 from services.inference.engine import Engine
 from services.inference.models import find_model
 from services.inference.ranks import RankLimits, Ranks, load_orders
-from services.inference.ready import follow_health, tell_listening
 from services.inference.servicer import SERVICE_NAME, register
 from services.inference.settings import InferenceSettings
 from services.inference.video.process import VideoLimits, VideoProcesses
@@ -51,8 +51,12 @@ async def _serve(settings: InferenceSettings, private: Path) -> None:
         port = await server.start()
         metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None
         await engine.start()
-        tell_listening(settings, port, metrics_port)
-        health = asyncio.create_task(follow_health(engine, server))
+        tell_ready(
+            settings.ready_file,
+            address=with_port(settings.address, port),
+            metrics_address=with_port(settings.metrics_address, metrics_port),
+        )
+        health = asyncio.create_task(_follow_health(engine, server))
         _log.info("stopping", extra={"signal": (await stop).name})
         await engine.drain(settings.drain_s)
         health.cancel()
@@ -60,6 +64,13 @@ async def _serve(settings: InferenceSettings, private: Path) -> None:
         await server.stop(_FLUSH_S)
         await engine.close()
     _log.info("stopped")
+
+
+async def _follow_health(engine: Engine, server: Server) -> None:
+    """Let the health service answer what the engine says, until this is cancelled."""
+    while True:
+        await server.set_serving(engine.serving)
+        await engine.wait_change()
 
 
 def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetrics) -> Engine:

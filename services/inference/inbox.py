@@ -26,11 +26,10 @@ class SpanInbox:
         self._assembler = PacketAssembler()
         self._packets: deque[Packet] = deque()
         self._buffered_bytes = 0
-        self._ended = False
+        self._ended, self._closed, self._settling = False, False, False
         self._error: ServiceError | None = None
         self._unacknowledged: set[int] = set()
         self._changed = asyncio.Condition()
-        self._reading: asyncio.Task[None] | None = None
 
     async def header(self) -> SpanTask:
         """What the span is.
@@ -76,6 +75,18 @@ class SpanInbox:
             await self._changed.wait_for(lambda: len(self._unacknowledged) < _MAX_UNACKNOWLEDGED or self._ended or self._full)
             self._unacknowledged.add(first)
 
+    async def settled(self) -> None:
+        """Let go of packets that nobody needs; return when the caller has sent all and acknowledged every segment.
+
+        To a caller in the middle of a write, a call that ends looks broken (https://github.com/grpc/grpc/issues/36066).
+        """
+        async with self._changed:
+            self._settling = True
+            self._packets.clear()
+            self._buffered_bytes = 0
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._closed or (self._ended and not self._unacknowledged))
+
     @property
     def _full(self) -> bool:
         return self._buffered_bytes >= _MAX_BUFFERED_BYTES
@@ -88,7 +99,9 @@ class SpanInbox:
                 raise ChunkOutOfOrder("The stream ended before the span did.")
         except ServiceError as error:
             self._error = error
-            await self._end()
+        async with self._changed:
+            self._ended = self._closed = True
+            self._changed.notify_all()
 
     async def _take(self, request: pb.RestoreRequest) -> None:
         kind = request.WhichOneof("message")
@@ -98,7 +111,9 @@ class SpanInbox:
             await self._buffer(list(self._assembler.feed(request.chunk)))
         elif kind == "end" and not self._ended:
             self._assembler.finish()
-            await self._end()
+            async with self._changed:
+                self._ended = True
+                self._changed.notify_all()
         else:
             raise ChunkOutOfOrder(f"A {kind or 'empty message'} can't stand here in a span's stream.")
 
@@ -109,13 +124,10 @@ class SpanInbox:
 
     async def _buffer(self, packets: list[Packet]) -> None:
         async with self._changed:
+            if self._settling:
+                return
             self._packets.extend(packets)
             self._buffered_bytes += sum(len(packet.data) for packet in packets)
             self._changed.notify_all()
             # Not reading on is what slows the caller down.
             await self._changed.wait_for(lambda: not self._full)
-
-    async def _end(self) -> None:
-        async with self._changed:
-            self._ended = True
-            self._changed.notify_all()

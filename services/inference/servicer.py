@@ -1,5 +1,7 @@
 """The Worker service: decode, call the engine, encode."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 import grpc
@@ -11,6 +13,7 @@ from services.inference.engine import Engine
 from services.inference.inbox import SpanInbox
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress
 
+_SETTLE_S = 30.0
 SERVICE_NAME = "seedvr2.v1.Worker"
 
 
@@ -34,6 +37,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
                     await inbox.room_for(event.segment.first)
                 for response in _encode(event):
                     yield response
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(inbox.settled(), _SETTLE_S)
 
     async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
         """How this worker is."""

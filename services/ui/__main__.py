@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from services.common.client import GatewayClient
 from services.common.errors import SettingsError
 from services.common.logs import setup_logging
+from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
 from services.common.settings import read_settings
-from services.ui.serve import PageServer, address_of, bound_socket, write_ready_file
+from services.ui.serve import PageServer, address_of, bound_socket
 from services.ui.settings import UiSettings
 
 _log = logging.getLogger(__name__)
@@ -47,8 +48,7 @@ async def _serve(settings: UiSettings, listener: socket.socket) -> None:
         stop = asyncio.Event()
         serving = asyncio.create_task(server.run_until(stop))
         await asyncio.wait([serving, asyncio.create_task(server.wait_listening())], return_when=asyncio.FIRST_COMPLETED)
-        if settings.ready_file:
-            write_ready_file(settings.ready_file, address)
+        tell_ready(settings.ready_file, address=address, metrics_address=address)
         _log.info("listening", extra={"address": address, "gateway_address": settings.gateway_address})
         await asyncio.wait([serving, told_to_stop], return_when=asyncio.FIRST_COMPLETED)
         stop.set()

@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -67,14 +64,6 @@ def address_of(listener: socket.socket) -> str:
     """Where a bound socket is, as host:port."""
     host, port = listener.getsockname()[:2]
     return f"{host}:{port}"
-
-
-def write_ready_file(path: str, address: str) -> None:
-    """Tell whoever started this process where it listens; atomically, so that nobody reads half of it."""
-    text = json.dumps({"address": address, "metrics_address": address, "pid": os.getpid()})
-    partial = Path(f"{path}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def bound_socket(address: str) -> socket.socket:

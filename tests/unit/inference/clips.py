@@ -116,7 +116,7 @@ def plan_for(clip: Clip, **changes: object) -> RestorePlan:
     """A plan that keeps the clip's size."""
     plan = RestorePlan(
         model="nano", model_hash="hash", fingerprint="fingerprint", dtype="float32", weight_format="float32",
-        width=clip.codec.width, height=clip.codec.height, seed=1, noise=NOISE, window_latents=16,
+        width=clip.codec.width, height=clip.codec.height, seed=1, noise=NOISE,
         encoder_options=(("crf", "14"), ("preset", "veryfast")),
         output_pixel_format="yuv420p10le" if "10" in clip.codec.pixel_format else "yuv420p",
     )  # fmt: skip

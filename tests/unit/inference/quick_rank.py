@@ -31,8 +31,8 @@ def main(channel: Channel) -> None:
         raise ModelBroken("dit.safetensors is missing")
     facts = {"device": "quick", "rank": str(order.index) if (wishes / "other").exists() else ""}
     ready = RankReady(
-        facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"}, memory_bytes=1 << 30,
-        gpu_memory_bytes=5,
+        facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"},
+        memory_bytes=1 << 30, gpu_memory_bytes=5,
     )  # fmt: skip
     channel.send("ready", **asdict(ready))
     while True:

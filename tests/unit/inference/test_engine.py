@@ -24,7 +24,7 @@ from services.common.errors import (
     ServiceError,
     WorkerBroken,
 )
-from services.common.media import Packet, SpanTask
+from services.common.media import Packet
 from services.common.metrics import InferenceMetrics
 from services.inference.engine import Engine, SpanRun
 from services.inference.messages import LoadOrder, SegmentReady, SpanProgress, SpanResult

@@ -119,3 +119,25 @@ async def test_an_acknowledgement_behind_many_chunks_does_not_stop_everything():
         for first in range(0, 40, 4):
             await inbox.room_for(first)
         assert len([p async for p in inbox.packets()]) == 30
+
+
+async def test_it_is_settled_when_all_was_sent_and_acknowledged():
+    requests = [*await chunks(*[packet(MIB)] * 30), END, stored(0)]
+    stream = Stream(*requests, open_ended=True)
+    inbox = SpanInbox(stream)
+    async with inbox.reading(), asyncio.timeout(5):
+        await inbox.room_for(0)
+        await inbox.room_for(4)
+        settling = asyncio.create_task(inbox.settled())
+        await _settled()
+        assert stream.read == len(requests)
+        assert not settling.done()
+        await inbox._acknowledge(4)
+        await settling
+
+
+async def test_it_is_settled_when_nothing_more_can_come():
+    inbox = SpanInbox(Stream())
+    async with inbox.reading(), asyncio.timeout(5):
+        await inbox.room_for(0)
+        await inbox.settled()

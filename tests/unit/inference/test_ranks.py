@@ -98,7 +98,7 @@ async def test_a_rank_that_is_not_there_takes_nothing(tmp_path: Path):
     (tmp_path / "broken").touch()
     async with running(tmp_path) as ranks:
         await until(ranks, lambda: ranks.has_failed)
-        with pytest.raises(WorkerBroken, match="Rank 0 is not ready: dit.safetensors is missing"):
+        with pytest.raises(WorkerBroken, match=r"Rank 0 is not ready: dit\.safetensors is missing"):
             async with order_of(ranks.all[0], tmp_path / "frames"):
                 pass
 

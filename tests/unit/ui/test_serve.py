@@ -1,9 +1,6 @@
 import asyncio
-import json
-import os
 import socket
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +10,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from services.common.errors import SettingsError
-from services.ui.serve import PageServer, address_of, bound_socket, write_ready_file
+from services.ui.serve import PageServer, address_of, bound_socket
 
 
 async def test_a_server_on_port_zero_tells_the_port_that_it_took() -> None:
@@ -92,16 +89,6 @@ async def test_a_stop_waits_no_longer_for_a_transfer_than_it_is_told() -> None:
         with pytest.raises(httpx.TransportError):
             await transfer
     assert time.monotonic() - before < 10
-
-
-def test_a_ready_file_names_address_and_process(tmp_path: Path) -> None:
-    write_ready_file(str(tmp_path / "ready.json"), "127.0.0.1:5")
-    assert json.loads((tmp_path / "ready.json").read_text()) == {
-        "address": "127.0.0.1:5",
-        "metrics_address": "127.0.0.1:5",
-        "pid": os.getpid(),
-    }
-    assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
 
 
 async def hello(request: Request) -> PlainTextResponse:
