@@ -107,11 +107,16 @@ def sound_only(path: Path) -> Path:
 
 def image(path: Path) -> Path:
     """A PNG."""
+    path.write_bytes(png(3))
+    return path
+
+
+def png(number: int) -> bytes:
+    """The picture with this number."""
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "rgb24", Fraction(1, 25)
-    frame = VideoFrame.from_ndarray(picture(3, 64, 48), "rgb24")
-    path.write_bytes(b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode(None)]))
-    return path
+    frame = VideoFrame.from_ndarray(picture(number, 64, 48), "rgb24")
+    return b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 def truncated(path: Path, source: Path, fraction: float) -> Path:

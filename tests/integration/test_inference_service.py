@@ -383,9 +383,10 @@ async def test_memory_does_not_grow_with_the_length(worker: Worker, calls: Calls
     readings: list[tuple[int, dict[str, int]]] = []
 
     def watch(talk: Conversation) -> bool:
-        processes = {"server": psutil.Process(worker.process.pid), "rank": worker.rank}
-        processes |= dict(zip(["video"], worker.children("services.inference.video.child"), strict=False))
+        # The process that decodes has ended when the last words arrive.
         with contextlib.suppress(psutil.Error):
+            processes = {"server": psutil.Process(worker.process.pid), "rank": worker.rank}
+            processes |= dict(zip(["video"], worker.children("services.inference.video.child"), strict=False))
             readings.append((talk.stages.get("encode", 0), {n: p.memory_info().rss for n, p in processes.items()}))
         return False
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +25,7 @@ from services.common.pb.seedvr2.v1 import worker_pb2_grpc
 from services.common.plan import RestorePlan, Segment
 from services.common.rpc.server import Server
 from services.gateway.workers import StaticWorkers
+from tests.clips import make
 from tests.integration.echo_worker import EchoSettings, EchoWorker
 from tests.unit.gateway.examples import info
 
@@ -32,7 +34,7 @@ PLAN = RestorePlan(
     encoder_options=(("preset", "ultrafast"),),
 )  # fmt: skip
 TASK = SpanTask(
-    job_id="j", span=0, request_id="r", codec=info(codec="rawvideo", width=64, height=48).codec, time_base=Fraction(1, 25),
+    job_id="j", span=0, request_id="r", codec=replace(info(width=64, height=48).codec, codec="png"), time_base=Fraction(1, 25),
     first_index=0, frame_pts=tuple(range(6)), last_duration=1, by_order=True, context_frames=0,
     segments=(Segment(first=0, end=4), Segment(first=4, end=6)), stored=frozenset(), plan=PLAN,
 )  # fmt: skip
@@ -54,8 +56,7 @@ async def connected(servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 1
 
 async def packets(count: int = 6) -> AsyncIterator[Packet]:
     for number in range(count):
-        picture = Packet(pts=number, dts=number, duration=1, keyframe=True, data=bytes([number]) * (64 * 48 * 3 // 2))
-        yield picture
+        yield Packet(pts=number, dts=number, duration=1, keyframe=True, data=make.png(number))
 
 
 async def restore(workers: StaticWorkers, address: str, task: SpanTask = TASK) -> tuple[list[Segment], list[str]]:

@@ -1,0 +1,219 @@
+"""Jobs from outside, over a real store and real files; the workers are in this process."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import QueueFull, UploadNotFound, WorkerBroken
+from services.common.media import Packet, SpanTask
+from services.common.metrics import GatewayMetrics
+from services.gateway.container.adapter import Container
+from services.gateway.jobs import JobRequest, State
+from services.gateway.leases import FileLeases
+from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
+from services.gateway.service import GatewayService, container_limits
+from services.gateway.settings import GatewaySettings
+from services.gateway.store.local import LocalStore
+from services.gateway.uploads import Finish
+from tests.clips import make
+from tests.integration.echo_worker import encoded, matched
+from tests.unit.gateway.examples import view
+
+REQUEST = JobRequest(upload_id="u", scale=1.0)
+
+
+class InProcess:
+    """One worker; ``go`` holds its spans back, ``lost`` makes it break them."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.lost = False
+        self.spans = 0
+
+    def views(self) -> list[WorkerView]:
+        return [view("w:1")]
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        pass
+
+    def suspect(self, address: str) -> None:
+        pass
+
+    async def restore(
+        self, address: str, task: SpanTask, packets: AsyncIterable[Packet], on_segment: OnSegment, on_stage: OnStage
+    ) -> SpanOutcome:
+        self.spans += 1
+        frames = matched(task, [packet async for packet in packets])
+        for segment in task.segments:
+            if segment.first not in task.stored:
+                await on_segment(segment, encoded(task, segment, frames))
+            await self.go.wait()
+        if self.lost:
+            raise WorkerBroken("It was lost after its last segment.")
+        return SpanOutcome(frames=len(frames), concealed_frames=2)
+
+
+class Gateway:
+    """A gateway in this process."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        values = GatewaySettings(**{"segment_frames": 8, "adopt_s": 0.05, **settings})
+        self.store = LocalStore(directory, min_free_bytes=0)
+        self.leases = FileLeases(directory / ".leases")
+        self.workers = InProcess()
+        self.service = GatewayService(
+            settings=values, store=self.store, workers=self.workers, container=Container(container_limits(values)),
+            leases=self.leases, metrics=GatewayMetrics(CollectorRegistry()),
+        )  # fmt: skip
+        self.control = self.service._control
+        self.book = self.service._book
+
+    async def until(self, job_id: str, state: State) -> None:
+        async for job, _ in self.book.watch(job_id):
+            if job.state is state:
+                return
+        pytest.fail(f"{self.book.get(job_id)}")
+
+
+@asynccontextmanager
+async def started(directory: Path, **settings: Any) -> AsyncIterator[Gateway]:
+    gateway = Gateway(directory, **settings)
+    await gateway.service.load()
+    await gateway.service.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.service.stop()
+        gateway.store.close()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with started(tmp_path / "store") as gateway:
+        await upload(gateway, tmp_path)
+        yield gateway
+
+
+async def upload(gateway: Gateway, directory: Path, frames: int = 24) -> None:
+    data = make.video(directory / "a.mp4", frames=frames).read_bytes()
+
+    async def messages() -> AsyncIterator[bytes | Finish]:
+        yield data
+        yield Finish(sha256="")
+
+    uploads = gateway.service.servicer._uploads
+    await uploads.create("u", "a.mp4", 0)
+    await uploads.write("u", 0, messages())
+
+
+async def test_a_job_succeeds_and_says_which_frames_were_concealed(gateway: Gateway):
+    await gateway.control.create("a", REQUEST)
+    await gateway.until("a", State.SUCCEEDED)
+    assert gateway.book.get("a").notes == ("2 frames from 0 to 24 could not be decoded; neighbours stand in.",)
+    assert gateway.workers.spans == 1
+
+
+async def test_a_worker_that_is_lost_after_its_last_segment_has_done_its_work(gateway: Gateway):
+    gateway.workers.lost = True
+    await gateway.control.create("a", REQUEST)
+    await gateway.until("a", State.SUCCEEDED)
+    assert (gateway.workers.spans, gateway.book.get("a").notes) == (1, ())
+
+
+async def test_two_equal_jobs_at_once_are_one(gateway: Gateway):
+    jobs = await asyncio.gather(*(gateway.control.create("a", REQUEST) for _ in range(5)))
+    assert len({job.created_at for job in jobs}) == 1
+    await gateway.until("a", State.SUCCEEDED)
+    assert gateway.workers.spans == 1
+
+
+async def test_a_creation_that_nobody_waits_for_any_more_still_counts(gateway: Gateway):
+    await gateway.control.plan(REQUEST)
+    creating = asyncio.create_task(gateway.control.create("a", REQUEST))
+    while gateway.book.find("a") is None and not await gateway.store.keys("owners/local/jobs/a/"):
+        await asyncio.sleep(0)
+    creating.cancel()
+    await asyncio.wait({creating})
+    while gateway.book.find("a") is None:
+        await asyncio.sleep(0)
+    await gateway.until("a", State.SUCCEEDED)
+
+
+async def test_a_source_whose_index_takes_long_is_indexed_by_its_job(tmp_path: Path):
+    async with started(tmp_path / "store", index_s=0) as gateway:
+        await upload(gateway, tmp_path)
+        # What could not be seen at creation ends the job with the reason.
+        await gateway.control.create("b", JobRequest(upload_id="u", frames=(90, 99)))
+        await gateway.until("b", State.FAILED)
+        failure = gateway.book.get("b").failure
+        assert failure is not None
+        assert failure.reason == "InvalidOption"
+        await gateway.control.create("a", REQUEST)
+        await gateway.until("a", State.SUCCEEDED)
+
+
+async def test_more_jobs_than_allowed_are_refused_until_some_have_ended(tmp_path: Path):
+    async with started(tmp_path / "store", max_active_jobs=1) as gateway:
+        await upload(gateway, tmp_path)
+        gateway.workers.go.clear()
+        await gateway.control.create("a", REQUEST)
+        with pytest.raises(QueueFull, match="try again when some have ended") as error:
+            await gateway.control.create("b", REQUEST)
+        assert error.value.retry_after_s == 30
+        gateway.workers.go.set()
+        await gateway.until("a", State.SUCCEEDED)
+        await gateway.control.create("b", REQUEST)
+        await gateway.until("b", State.SUCCEEDED)
+
+
+async def test_a_job_that_another_gateway_drives_is_taken_up_when_that_one_is_gone(tmp_path: Path):
+    async with started(tmp_path / "store") as first, started(tmp_path / "store") as second:
+        await upload(first, tmp_path)
+        first.workers.go.clear()
+        await first.control.create("a", REQUEST)
+        await first.until("a", State.RESTORING)
+        while second.book.find("a") is None:
+            await asyncio.sleep(0.01)
+        assert second.workers.spans == 0
+        await first.service.stop()
+        await second.until("a", State.SUCCEEDED)
+        assert second.workers.spans == 1
+        assert second.book.get("a").fence == 2
+
+
+async def test_a_job_whose_upload_is_gone_can_not_be_retried(gateway: Gateway):
+    gateway.workers.go.clear()
+    await gateway.control.create("a", REQUEST)
+    await gateway.control.cancel("a")
+    await gateway.service.servicer._uploads.delete("u")
+    with pytest.raises(UploadNotFound):
+        await gateway.control.retry("a")
+    assert gateway.book.get("a").state is State.CANCELLED
+
+
+async def test_a_cancelled_job_is_not_driven_when_the_call_returns(gateway: Gateway):
+    gateway.workers.go.clear()
+    await gateway.control.create("a", REQUEST)
+    await gateway.until("a", State.RESTORING)
+    await gateway.control.cancel("a")
+    lease = gateway.leases.acquire("a")
+    assert lease is not None
+    gateway.leases.release(lease)
+
+
+async def test_shared_segments_go_with_the_last_job_that_needs_them(gateway: Gateway):
+    for job_id, request in (("a", REQUEST), ("b", JobRequest(upload_id="u", scale=1.0, labels=(("x", "y"),)))):
+        await gateway.control.create(job_id, request)
+        await gateway.until(job_id, State.SUCCEEDED)
+    assert gateway.workers.spans == 1
+    await gateway.control.delete("a")
+    assert len(await gateway.store.keys("owners/local/segments/")) == 3
+    await gateway.control.delete("b")
+    assert await gateway.store.keys("owners/local/segments/") == []
+    assert await gateway.store.keys("owners/local/jobs/") == []
