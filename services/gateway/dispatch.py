@@ -86,8 +86,9 @@ class Dispatcher:
     async def _granted(self, ticket: _Ticket, on_wait: Callable[[], None]) -> str:
         seen_worker = seen_fingerprint = time.monotonic()
         while True:
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(ticket.granted), _LOOK_S)
+            await asyncio.wait({ticket.granted}, timeout=_LOOK_S)
+            if ticket.granted.done():
+                return ticket.granted.result()
             now = time.monotonic()
             fitting, others = self._able(ticket.work)
             if fitting:

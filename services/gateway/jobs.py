@@ -9,6 +9,7 @@ from typing import Any
 from services.common.errors import ServiceError, WrongState
 
 SCHEMA_VERSION = 1
+_MAX_NOTES = 50
 
 
 class State(enum.StrEnum):
@@ -308,8 +309,8 @@ def retried(job: Job, now: float) -> Job:
 
 
 def noted(job: Job, note: str) -> Job:
-    """The job with one note more."""
-    return job if note in job.notes else replace(job, notes=(*job.notes, note))
+    """The job with one note more, if it is new and there are not too many."""
+    return job if note in job.notes or len(job.notes) >= _MAX_NOTES else replace(job, notes=(*job.notes, note))
 
 
 def _advice(state: State) -> str:

@@ -40,7 +40,7 @@ class PlanLimits:
     """Longest span in source time."""
 
     span_work_s: float
-    """Longest span in work, where the workers' speed is known."""
+    """Longest span in work, where the workers' speed is known; 0: no limit."""
 
     segment_frames: int
     """Frames of a segment."""
@@ -279,7 +279,7 @@ def _colour(request: JobRequest, model: WorkerModel) -> str:
 
 def _span_frames(frame_s: float, pixels: int, offer: Offer, limits: PlanLimits) -> int:
     frames = limits.span_s / frame_s if frame_s > 0 else 1
-    if offer.megapixels_per_second > 0:
+    if offer.megapixels_per_second > 0 and limits.span_work_s > 0:
         frames = min(frames, limits.span_work_s * offer.megapixels_per_second * 1e6 / pixels)
     # Shorter than a segment would only add seams.
     return max(round(frames), limits.segment_frames)

@@ -144,7 +144,7 @@ class Restorer:
         if not error.field.isdigit():
             raise error
         segment = plan.segments[int(error.field)]
-        note = f"Frames {segment.first} to {segment.end} were stored incompletely and restored again."
+        note = f"Frames {segment.first} to {segment.end} were not stored whole, and are restored again."
         if note in self._book.get(run.job_id).notes:
             raise InternalError(f"Frames {segment.first} to {segment.end} come incomplete from the workers; see their logs.")
         await self._store.delete(_segment_key(plan, int(error.field)))
@@ -170,8 +170,12 @@ class Restorer:
 
     @contextlib.asynccontextmanager
     async def _segment_file(self, plan: Plan, number: int) -> AsyncIterator[Path]:
-        async with self._store.local_path(_segment_key(plan, number)) as path:
-            yield path
+        try:
+            async with self._store.local_path(_segment_key(plan, number)) as path:
+                yield path
+        except NotFound as error:
+            # Deleted with another job, in the moment in which this one found it.
+            raise InternalError(f"segment {number} is gone", field=str(number)) from error
 
     # ---- states ----
 

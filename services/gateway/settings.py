@@ -22,7 +22,7 @@ class GatewaySettings:
     max_active_jobs: int = setting(1000, "jobs that wait or run; more are refused until some have ended")
     preview_max_s: float = setting(60.0, "longest range of a preview, in seconds")
     span_seconds: float = setting(20.0, "longest span, the part of a video that one worker restores in one go, in seconds")
-    span_work_s: float = setting(300.0, "longest span in seconds of work, where the workers' speed is known")
+    span_work_s: float = setting(0.0, "longest span in seconds of work, where the workers' speed is known; 0: no limit")
     segment_frames: int = setting(48, "frames of a segment, the part that is stored and played while the rest is restored")
     encoder_preset: str = setting("fast", "x264 preset of results: slower ones make smaller files")
     worker_poll_s: float = setting(1.0, "seconds between two looks at a worker")
@@ -45,11 +45,11 @@ class GatewaySettings:
                      "span_attempts", "container_memory_bytes", "container_cpu_s", "container_processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("max_duration_s", "preview_max_s", "span_seconds", "span_work_s", "worker_poll_s", "span_stall_s",
+        for name in ("max_duration_s", "preview_max_s", "span_seconds", "worker_poll_s", "span_stall_s",
                      "container_silence_s", "adopt_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("store_min_free_bytes", "worker_wait_s", "fingerprint_wait_s", "index_s", "drain_s"):
+        for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "index_s", "drain_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")
         if not self.store_directory:

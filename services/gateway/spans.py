@@ -112,6 +112,7 @@ class SpanRunner:
             ServiceError: what made it fail, every time or for good.
         """
         wanted, tries = _work(work, span), _Tries(self._attempts)
+        self._metrics.segments_reused.inc(len(await self._stored(work, span)))
         while len(stored := await self._stored(work, span)) < len(span.segments):
             async with self._dispatcher.worker_for(wanted, lambda: self._show(work)) as address:
                 error = await self._try(work, span, stored, address)

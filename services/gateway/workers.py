@@ -99,7 +99,8 @@ class StaticWorkers:
     async def _watch(self, address: str) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ask_now[address].wait(), self._poll_s)
+                async with asyncio.timeout(self._poll_s):
+                    await self._ask_now[address].wait()
             self._ask_now[address].clear()
             await self._ask(address)
 
@@ -197,7 +198,8 @@ class _Conversation:
 
     async def _next(self) -> pb.RestoreResponse:
         try:
-            message = await asyncio.wait_for(self._call.read(), self._stall_s)
+            async with asyncio.timeout(self._stall_s):
+                message = await self._call.read()
         except TimeoutError as error:
             raise DeadlinePassed(f"The worker at {self._address} said nothing for {self._stall_s:g} s.") from error
         except grpc.RpcError as failure:

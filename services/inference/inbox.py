@@ -9,17 +9,20 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 
-from services.common.errors import ChunkOutOfOrder, ServiceError
+from services.common.errors import ChunkOutOfOrder, InvalidVideo, ServiceError
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.rpc.codec import PacketAssembler, decode_task
 
 _MAX_BUFFERED_BYTES = 8 << 20
 _MAX_UNACKNOWLEDGED = 2
+_MAX_PACKET_BYTES = 256 << 20
+# What a packet costs besides its data, so that a flood of tiny ones is no way around the limit.
+_PACKET_OVERHEAD_BYTES = 1024
 
 
 class SpanInbox:
-    """Reads a Restore stream: the header first, then, from :meth:`start` on, everything else in a task of its own."""
+    """Reads a Restore stream: the header first, then, inside :meth:`reading`, everything else in a task of its own."""
 
     def __init__(self, requests: AsyncIterable[pb.RestoreRequest]) -> None:
         self._requests = aiter(requests)
@@ -65,7 +68,7 @@ class SpanInbox:
                         raise self._error
                     return
                 packet = self._packets.popleft()
-                self._buffered_bytes -= len(packet.data)
+                self._buffered_bytes -= _cost_bytes(packet)
                 self._changed.notify_all()
             yield packet
 
@@ -108,6 +111,7 @@ class SpanInbox:
         if kind == "stored":
             await self._acknowledge(request.stored.first)
         elif kind == "chunk" and not self._ended:
+            _check_sizes(request.chunk)
             await self._buffer(list(self._assembler.feed(request.chunk)))
         elif kind == "end" and not self._ended:
             self._assembler.finish()
@@ -127,7 +131,19 @@ class SpanInbox:
             if self._settling:
                 return
             self._packets.extend(packets)
-            self._buffered_bytes += sum(len(packet.data) for packet in packets)
+            self._buffered_bytes += sum(map(_cost_bytes, packets))
             self._changed.notify_all()
             # Not reading on is what slows the caller down.
             await self._changed.wait_for(lambda: not self._full)
+
+
+def _cost_bytes(packet: Packet) -> int:
+    return len(packet.data) + _PACKET_OVERHEAD_BYTES
+
+
+def _check_sizes(chunk: pb.Chunk) -> None:
+    largest = max((part.info.size_bytes for part in chunk.parts), default=0)
+    if largest > _MAX_PACKET_BYTES:
+        raise InvalidVideo(
+            f"A packet of the video has {largest >> 20} MiB; at most {_MAX_PACKET_BYTES >> 20} MiB are taken. It is damaged."
+        )

@@ -149,7 +149,7 @@ async def test_a_segment_that_was_damaged_in_the_store_is_restored_again(clip: P
         stored.write_bytes(make.video(tmp_path / "other.mp4", frames=5).read_bytes())
         job = await it.end()
         assert job.result.sha256 == undisturbed
-        assert "stored incompletely" in job.notes[-1]
+        assert "were not stored whole" in job.notes[-1]
 
 
 async def test_workers_of_another_fingerprint_begin_the_job_anew(clip: Path, tmp_path: Path):

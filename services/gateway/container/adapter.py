@@ -16,6 +16,8 @@ from services.gateway.ports import Joined, JoinTask, Picture, QualityCheck
 from services.gateway.source import SourceIndex, SourceInfo, index_from_fields, info_fields, info_from_fields
 
 _MODULE = "services.gateway.container.child"
+# The end of a join moves the whole result once and reads it twice.
+_JOIN_SILENCES = 30
 
 Progress = Callable[[float], None]
 """Called with the fraction that is done."""
@@ -96,7 +98,7 @@ class Container:
         fields |= {"source": str(task.source), "output": str(task.output), "time_base": str(task.time_base)}
         try:
             async with self._asked("join", **fields) as child, contextlib.AsyncExitStack() as held:
-                while (message := await self._answer(child)).kind != "joined":
+                while (message := await self._answer(child, _JOIN_SILENCES)).kind != "joined":
                     if message.kind == "progress":
                         on_progress(float(message.fields["fraction"]))
                         continue
@@ -144,12 +146,13 @@ class Container:
         except ChildDied as error:
             raise InternalError(f"A process that reads files could not start: {error}.") from error
 
-    async def _answer(self, child: Child) -> Message:
+    async def _answer(self, child: Child, silences: int = 1) -> Message:
+        limit_s = silences * self._limits.silence_s
         try:
-            async with asyncio.timeout(self._limits.silence_s):
+            async with asyncio.timeout(limit_s):
                 return await child.receive()
         except TimeoutError as error:
-            raise InvalidVideo(f"Reading the file made no progress for {self._limits.silence_s:g} s; it is damaged.") from error
+            raise InvalidVideo(f"Reading the file made no progress for {limit_s:g} s; it is damaged.") from error
 
 
 def _wanted(index: SourceIndex, first: int, end: int) -> dict[str, Any]:

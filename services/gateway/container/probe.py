@@ -32,6 +32,7 @@ from services.gateway.source import (
 )
 
 _PROGRESS_S = 0.25
+_MAX_PACKETS = 3_000_000
 # Packets that may pass before the first frame appears: reordering and threads delay it, a missing keyframe does too.
 _PATIENCE_PACKETS = 300
 _IMAGES = ("_pipe",)
@@ -59,6 +60,8 @@ def index(channel: Channel, fields: dict[str, Any]) -> None:
             end_s = max(end_s, _end_s(packet))
             if packet.stream_index == stream.index:
                 packets.append(_facts(packet))
+            if len(packets) > _MAX_PACKETS:
+                raise InvalidVideo(f"The video has more than {_MAX_PACKETS} frames; cut it into shorter ones.")
     channel.send("index", **index_fields(index_packets(packets, info, end_s - info.start_s)))
 
 
@@ -162,9 +165,9 @@ def _watched(container: InputContainer, channel: Channel) -> Iterator[Packet[Any
         for packet in container.demux():
             if not packet.size:
                 continue
-            if time.monotonic() - told > _PROGRESS_S and packet.pos is not None:
+            if time.monotonic() - told > _PROGRESS_S:
                 told = time.monotonic()
-                channel.send("progress", fraction=min(1.0, packet.pos / size))
+                channel.send("progress", fraction=min(1.0, (packet.pos or 0) / size))
             yield packet
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, ModelBroken
 from services.inference.gpu.model.colour import transfer_wavelet
-from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise, resize, to_unit
+from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
 from services.inference.gpu.model.sampler import condition, latent_noise, sample
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
@@ -85,7 +85,7 @@ class SpanRestorer:
     def __init__(self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint) -> None:
         self._model = model
         self._settings = settings
-        self._on_stage = on_stage
+        self._stages = _stages(model.device, on_stage)
         self._checkpoint = checkpoint
         self._window_latents = settings.window_latents or model.spec.window_latents
         self._slice_latents = settings.slice_latents or model.spec.slice_latents
@@ -174,11 +174,18 @@ class SpanRestorer:
         first = self._next_latent - len(low_quality)
         with self._stage("dit", len(self._sources)):
             restored = self._denoise(low_quality, first)
+        downloads: deque[_Download] = deque()
         for start in range(0, len(restored), self._slice_latents):
             latents = restored[start : start + self._slice_latents]
-            frames = self._decode(latents, self._coded_frames(first + start, len(latents)))
+            count = self._coded_frames(first + start, len(latents))
             last = start + len(latents) == len(restored)
-            yield frames[: len(frames) - padding] if last else frames
+            downloads.append(self._decode(latents, count, count - padding if last else count))
+            # A GPU works on the next slice while the frames of this one are fetched and used.
+            while len(downloads) > self._stages.ahead:
+                yield self._fetch(downloads.popleft())
+        self._stages.report()
+        while downloads:
+            yield self._fetch(downloads.popleft())
 
     def _denoise(self, low_quality: Tensor, first_latent: int) -> Tensor:
         """(L, h, w, C) scaled latents to the same, restored."""
@@ -196,33 +203,110 @@ class SpanRestorer:
 
         return sample(velocity_at, noise)
 
-    def _decode(self, latents: Tensor, count: int) -> Frames:
+    def _decode(self, latents: Tensor, count: int, wanted: int) -> "_Download":
+        """``count`` frames, of which the first ``wanted`` are given back."""
         self._checkpoint()
         sources = [self._sources.popleft() for _ in range(count)]
         with self._stage("vae_decode", count):
             decoded = self._model.vae.decode(latents, self._decoder)
         with self._stage("colour", count):
-            return self._finish_colours(crop(decoded, self._settings.height, self._settings.width), sources)
+            return self._finish_colours(crop(decoded, self._settings.height, self._settings.width)[:wanted], sources[:wanted])
 
-    def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> Frames:
-        if not decoded.sum(dtype=torch.float32).isfinite():
-            raise ModelBroken(f"model {self._model.spec.name} gave pixels that are not numbers")
+    def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> "_Download":
+        finite = decoded.sum(dtype=torch.float32).isfinite()
         if self._settings.colour == "wavelet":
             decoded = transfer_wavelet(decoded, self._prepare(sources))
-        return quantise(decoded, self._settings.bit_depth)
+        return _Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
+
+    def _fetch(self, download: "_Download") -> Frames:
+        finite, frames = download.wait()
+        if not finite:
+            raise ModelBroken(f"model {self._model.spec.name} gave pixels that are not numbers")
+        return frames
 
     @contextmanager
     def _stage(self, name: str, frames: int) -> Iterator[None]:
-        start = time.perf_counter()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._stages.time(name, frames):
                 yield
-                if self._model.device.type == "cuda":
-                    torch.cuda.synchronize(self._model.device)
         except torch.OutOfMemoryError as error:
             size = f"{self._settings.width}x{self._settings.height}"
             raise GpuOutOfMemory(f"stage {name} of {frames} frames at {size} needs more memory than is free") from error
+
+
+class _Stages:
+    """Times stages where they end when the host is done with them."""
+
+    ahead = 0
+    """Slices that the host may be ahead of what is finished."""
+
+    def __init__(self, on_stage: OnStage) -> None:
+        self._on_stage = on_stage
+
+    @contextmanager
+    def time(self, name: str, frames: int) -> Iterator[None]:
+        """Report the stage inside when it has ended, unless it failed."""
+        start = time.perf_counter()
+        yield
         self._on_stage(name, time.perf_counter() - start, frames)
+
+    def report(self) -> None:
+        """Wait for what runs and report it."""
+
+
+class _GpuStages(_Stages):
+    """Times stages by events in the GPU's stream, so that the host can prepare what comes next."""
+
+    ahead = 1
+
+    def __init__(self, on_stage: OnStage) -> None:
+        super().__init__(on_stage)
+        self._running: deque[tuple[str, int, torch.cuda.Event, torch.cuda.Event]] = deque()
+
+    @contextmanager
+    def time(self, name: str, frames: int) -> Iterator[None]:
+        """As above; but the host runs ahead by a slice at most, so that work can still be stopped between slices."""
+        start, end = _event(), _event()
+        start.record()
+        yield
+        end.record()
+        self._running.append((name, frames, start, end))
+        self._report_all_but(2)
+
+    def report(self) -> None:
+        self._report_all_but(0)
+
+    def _report_all_but(self, count: int) -> None:
+        while len(self._running) > count:
+            name, frames, start, end = self._running.popleft()
+            end.synchronize()
+            self._on_stage(name, start.elapsed_time(end) / 1e3, frames)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def _stages(device: torch.device, on_stage: OnStage) -> _Stages:
+    return _GpuStages(on_stage) if device.type == "cuda" else _Stages(on_stage)
+
+
+class _Download:
+    """Finished frames on their way to the host, and whether they are numbers."""
+
+    def __init__(self, frames: Tensor, finite: Tensor) -> None:
+        self._frames = frames.to("cpu", non_blocking=True)
+        self._finite = finite.to("cpu", non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        if frames.is_cuda:
+            self._arrived = _event()
+            self._arrived.record()
+
+    def wait(self) -> tuple[bool, Frames]:
+        """Whether all are finite, and the frames."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._finite), self._frames.numpy()
 
 
 def self_test(model: Model, *, frames: int = 5, side: int = 64) -> float:

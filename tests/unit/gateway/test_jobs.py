@@ -65,8 +65,12 @@ def test_a_job_is_planned_anew_with_a_note():
     assert (again.state, again.plan, again.replanned, again.notes) == (State.PLANNING, None, True, ("others restore it",))
 
 
-def test_the_same_note_is_taken_once():
+def test_the_same_note_is_taken_once_and_no_more_than_people_read():
     assert jobs.noted(jobs.noted(job(), "a"), "a").notes == ("a",)
+    many = job()
+    for number in range(100):
+        many = jobs.noted(many, str(number))
+    assert len(many.notes) == 50
 
 
 @pytest.mark.parametrize(

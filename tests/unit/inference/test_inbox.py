@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.common.errors import ChunkOutOfOrder
+from services.common.errors import ChunkOutOfOrder, InvalidVideo
 from services.common.media import Packet
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.rpc.codec import encode_packets, encode_task
@@ -98,6 +98,24 @@ async def test_packets_that_nobody_takes_stop_the_reading():
         await _settled()
         assert stream.read < 30
         assert len([p async for p in inbox.packets()]) == 100
+
+
+async def test_a_flood_of_tiny_packets_stops_the_reading_too():
+    requests = [r for _ in range(30) for r in await chunks(*[packet(1)] * 1000)]
+    for number, request in enumerate(requests):
+        request.chunk.number = number
+    stream = Stream(*requests, END)
+    inbox = SpanInbox(stream)
+    async with inbox.reading():
+        await _settled()
+        assert stream.read < 15
+        assert len([p async for p in inbox.packets()]) == 30_000
+
+
+async def test_a_packet_that_claims_to_be_huge_is_not_waited_for():
+    part = pb.PacketPart(info=pb.PacketInfo(size_bytes=1 << 40), data=b"x")
+    with pytest.raises(InvalidVideo, match="1048576 MiB"):
+        await _collect(SpanInbox(Stream(pb.RestoreRequest(chunk=pb.Chunk(parts=[part])))))
 
 
 async def test_a_third_segment_waits_for_an_acknowledgement():

@@ -5,8 +5,8 @@ Video tokens are 2x2 patches of latents, text tokens the rows of a fixed embeddi
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from services.inference.gpu.model.attention import AttentionLayout, ByModality, 
 from services.inference.gpu.model.kernels import Kernels
 from services.inference.gpu.model.spec import DitSpec
 from services.inference.gpu.model.windows import Grid
+
+if TYPE_CHECKING:
+    from services.inference.gpu.model.fast.dit import FastDit
 
 Checkpoint = Callable[[], None]
 """Called where work can stop; raises to stop it."""
@@ -195,6 +198,7 @@ class Dit(nn.Module):
         self.vid_out_norm = RmsNorm(spec.width, spec.norm_eps, kernels) if spec.output_norm else None
         self.vid_out_ada = OutputModulation(spec.width) if spec.output_norm else None
         self.vid_out = PatchOut(spec.width, spec.latent_channels * area, spec.patch)
+        self._kernels = kernels
         # Made once for a grid and used by all blocks; a job has one or two grids (the last window may be short).
         self._layouts = lru_cache(maxsize=4)(self._lay_out)
 
@@ -212,6 +216,8 @@ class Dit(nn.Module):
         """
         grid = (x.shape[0], x.shape[1] // self.spec.patch, x.shape[2] // self.spec.patch)
         layouts = self._layouts(grid, text.shape[0], x.device)
+        if self._kernels.fused:
+            return self._fast(x, text, timestep, layouts, checkpoint)
         video, words = self.vid_in(x), self.txt_in(text)
         emb = self.emb_in(timestep).float().view(-1, 2, 3)
         for index, block in enumerate(self.blocks):
@@ -221,6 +227,15 @@ class Dit(nn.Module):
             video = self.vid_out_ada(self.vid_out_norm(video), emb)
         velocity: Tensor = self.vid_out(video, grid)
         return velocity
+
+    @cached_property
+    def _fast(self) -> "FastDit":
+        """Made at the first use, when the parameters are in their place."""
+        # Imported here, because Triton is there only where there is a GPU.
+        from services.inference.gpu.model.fast.dit import FastDit
+        from services.inference.gpu.model.fast.token_kernels import TritonTokenOps
+
+        return FastDit(self, TritonTokenOps(), self._kernels.attend)
 
     def _lay_out(self, grid: Grid, text_tokens: int, device: torch.device) -> tuple[AttentionLayout, AttentionLayout]:
         regular, shifted = (lay_out(self.spec, grid, text_tokens, shifted=odd, device=device) for odd in (False, True))

@@ -14,16 +14,24 @@ Frames = NDArray[np.unsignedinteger[Any]]
 
 def to_unit(frames: Frames, device: torch.device) -> Tensor:
     """(T, H, W, 3) whole numbers to (T, 3, H, W) fp32 in [0, 1], channels last."""
-    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float().div_(np.iinfo(frames.dtype).max)
+    pixels = torch.from_numpy(frames)
+    if device.type == "cuda":
+        # From pinned memory the copy waits in the stream instead of making the host wait for it.
+        pixels = pixels.pin_memory()
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(np.iinfo(frames.dtype).max)
 
 
 def quantise(frames: Tensor, bit_depth: int) -> Frames:
     """(T, 3, H, W) in [-1, 1] to (T, H, W, 3) whole numbers of 8 or 16 bits, clamped and rounded."""
+    array: Frames = quantise_on_device(frames, bit_depth).cpu().numpy()
+    return array
+
+
+def quantise_on_device(frames: Tensor, bit_depth: int) -> Tensor:
+    """The same on the device where the frames are."""
     top, dtype = (255, torch.uint8) if bit_depth == 8 else (65535, torch.uint16)
     unit = frames.float().clamp(-1.0, 1.0).mul_(0.5).add_(0.5)
-    values = unit.mul_(top).round_().permute(0, 2, 3, 1).to(dtype)
-    array: Frames = values.contiguous().cpu().numpy()
-    return array
+    return unit.mul_(top).round_().permute(0, 2, 3, 1).to(dtype).contiguous()
 
 
 def normalise(frames: Tensor) -> Tensor:

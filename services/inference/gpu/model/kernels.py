@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from services.common.errors import InvalidOption
+
 
 class Run(NamedTuple):
     """Consecutive attention problems of one size."""
@@ -59,15 +61,31 @@ class Kernels:
     convolve_time: ConvolveTime
     report: dict[str, str]
     """Which one was taken for each purpose."""
+    fused: bool = False
+    """Whether the passes between matrix products and convolutions are those of the package ``fast``."""
 
 
-def choose_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest installed kernels for a device and a compute type."""
+def choose_kernels(device: torch.device, dtype: torch.dtype, *, fused: bool | None = None) -> Kernels:
+    """The fastest installed kernels for a device and a compute type.
+
+    ``fused`` False keeps to the plain path, which is what everything else is compared with; None takes what there is.
+    """
+    fused_name = _fused_version(device) if fused is not False else None
+    if fused and fused_name is None:
+        raise InvalidOption("fused kernels need a CUDA GPU and Triton", field="fused")
     attention_name, attend = _choose_attention(device, dtype)
     norm_name, rms_norm = _choose_rms_norm(device)
     convolution_name, convolve_time = _choose_convolution(device)
     report = {"attention": attention_name, "rms_norm": norm_name, "group_norm": "torch", "convolution": convolution_name}
-    return Kernels(attend=attend, rms_norm=rms_norm, convolve_time=convolve_time, report=report)
+    if fused_name is not None:
+        report |= {"rms_norm": fused_name, "group_norm": fused_name, "convolution": f"{convolution_name}, merged upsamplers"}
+    return Kernels(attend=attend, rms_norm=rms_norm, convolve_time=convolve_time, fused=fused_name is not None, report=report)
+
+
+def _fused_version(device: torch.device) -> str | None:
+    if device.type != "cuda" or torch.version.hip is not None or _installed("triton", "jit") is None:
+        return None
+    return f"triton {_version('triton')}"
 
 
 def _choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:

@@ -6,12 +6,18 @@ attention see one frame each. Time is coupled in two places only, and both keep 
 the whole clip would give.
 """
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from services.inference.gpu.model.kernels import Kernels, Strides, group_norm_silu
 from services.inference.gpu.model.spec import VaeSpec
+
+if TYPE_CHECKING:
+    from services.inference.gpu.model.fast.vae import FastVae
 
 
 class VaeState:
@@ -20,6 +26,8 @@ class VaeState:
     def __init__(self) -> None:
         self.started = False
         """Whether a slice went before."""
+        self.settled = False
+        """Whether two did: the second one's past is a single frame still."""
         self.tails: dict[nn.Module, Tensor] = {}
         """Last input frames of each causal convolution."""
 
@@ -250,6 +258,16 @@ class Vae(nn.Module):
         self.spec = spec
         self.encoder = Encoder(spec, kernels)
         self.decoder = Decoder(spec, kernels)
+        self._fused = kernels.fused
+
+    @cached_property
+    def _fast(self) -> "FastVae":
+        """Made at the first use, when the parameters are in their place."""
+        # Imported here, because Triton is there only where there is a GPU.
+        from services.inference.gpu.model.fast.frame_kernels import TritonFrameOps
+        from services.inference.gpu.model.fast.vae import FastVae
+
+        return FastVae(self, TritonFrameOps())
 
     def moments(self, frames: Tensor, state: VaeState) -> Tensor:
         """Mean and log-variance of the posterior of one slice.
@@ -262,6 +280,8 @@ class Vae(nn.Module):
         Returns:
             (L, 2 · latent channels, h, w), the mean first. Log-variances may need clamping to [-30, 20].
         """
+        if self._fused:
+            return self._fast.moments(frames, state)
         moments: Tensor = self.encoder(frames.contiguous(memory_format=torch.channels_last), state)
         return moments
 
@@ -281,5 +301,6 @@ class Vae(nn.Module):
             (T, 3, H, W), RGB in [-1, 1] with some overshoot; a stream's first latent gives one frame, others f.
         """
         z = (latents / self.spec.scaling_factor).to(self.decoder.conv_in.weight.dtype)
-        frames: Tensor = self.decoder(z.permute(0, 3, 1, 2), state)
+        z = z.permute(0, 3, 1, 2)
+        frames: Tensor = self._fast.decode(z, state) if self._fused else self.decoder(z, state)
         return frames

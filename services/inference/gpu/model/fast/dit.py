@@ -133,12 +133,11 @@ def _by_modality(modules: ByModality[Any], x: Tensor, width: int, split: int, ap
     return out
 
 
-def _project(linear: nn.Module, x: Tensor, out: Tensor) -> None:
-    weight, bias = linear.weight, linear.bias
-    if bias is None:
-        torch.mm(x, weight.t(), out=out)
+def _project(linear: Any, x: Tensor, out: Tensor) -> None:
+    if linear.bias is None:
+        torch.mm(x, linear.weight.t(), out=out)
     else:
-        torch.addmm(bias, x, weight.t(), out=out)
+        torch.addmm(linear.bias, x, linear.weight.t(), out=out)
 
 
 def _modulations(block: Block) -> Tensor:

@@ -7,6 +7,7 @@ is such a frame. Results equal those of ``vae.py`` up to rounding.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,8 @@ class FastVae:
     def _encode(self, frames: Tensor, state: VaeState) -> Tensor:
         encoder = self._vae.encoder
         stream = self._enter(encoder.conv_in, frames, state)
-        for block in encoder.down_blocks:
+        levels: Any = encoder.down_blocks
+        for block in levels:
             down = block.downsamplers[0].conv if len(block.downsamplers) else None
             stream = self._resnets(block.resnets, stream, state, before=down)
             if down is not None:
@@ -125,7 +127,8 @@ class FastVae:
     def _decode(self, latents: Tensor, state: VaeState) -> Tensor:
         decoder = self._vae.decoder
         stream = self._mid(decoder.mid_block, self._enter(decoder.conv_in, latents, state), state)
-        for block in decoder.up_blocks:
+        levels: Any = decoder.up_blocks
+        for block in levels:
             up = block.upsamplers[0] if len(block.upsamplers) else None
             stream = self._resnets(block.resnets, stream, state, before=up)
             if up is not None:
@@ -153,20 +156,23 @@ class FastVae:
         return y.add_(conv.bias).permute(0, 3, 1, 2)
 
     def _mid(self, block: MidBlock, stream: _Frames, state: VaeState) -> _Frames:
-        stream = self._resnet(block.resnets[0], stream, state)
-        for attention in block.attentions:
+        resnets: Any = block.resnets
+        attentions: Any = block.attentions
+        stream = self._resnet(resnets[0], stream, state)
+        for attention in attentions:
             stream = self._attend(attention, stream)
-        return self._resnet(block.resnets[1], stream, state)
+        return self._resnet(resnets[1], stream, state)
 
-    def _resnets(self, blocks: nn.ModuleList, stream: _Frames, state: VaeState, before: nn.Module | None) -> _Frames:
+    def _resnets(self, blocks: Any, stream: _Frames, state: VaeState, before: Upsampler | Conv | None) -> _Frames:
         for block in blocks[:-1]:
             stream = self._resnet(block, stream, state)
         return self._resnet(blocks[-1], stream, state, before)
 
-    def _resnet(self, block: ResnetBlock, stream: _Frames, state: VaeState, before: nn.Module | None = None) -> _Frames:
+    def _resnet(self, block: ResnetBlock, stream: _Frames, state: VaeState, before: Upsampler | Conv | None = None) -> _Frames:
         """``before``: the resampler that comes next; the result is then all of its input, and isn't measured."""
         x, partials, room = stream.take()
-        skip, bias = x, block.conv2.bias
+        skip: Tensor = x
+        bias: Tensor = block.conv2.bias
         if block.conv_shortcut is None:
             room = None
         else:
@@ -221,13 +227,13 @@ class FastVae:
         weight = weights.moving if past and state.started else weights.still
         return _convolve(inputs, weight, padding=weights.padding)
 
-    def _open_resampler(self, module: nn.Module, shape: torch.Size, state: VaeState) -> tuple[Tensor, Tensor]:
+    def _open_resampler(self, module: Upsampler | Conv, shape: torch.Size, state: VaeState) -> tuple[Tensor, Tensor]:
         """The same for a resampler. A downsampler's input has a row and a column of zeros more."""
         count, height, width, channels = shape
         if isinstance(module, Upsampler):
             weight, past, border = module.conv.weight, self._upscales[module].past, 0
         else:
-            weight, past, border = module.weight, module.weight.shape[2] // 2, 1  # type: ignore[assignment, union-attr]
+            weight, past, border = module.weight, module.weight.shape[2] // 2, 1
         past = past if state.started else 0
         inputs = weight.new_empty((past + count, height + border, width + border, channels))
         inputs[past:, height:] = 0
@@ -275,7 +281,7 @@ class FastVae:
         q, k, v = (project(rows) for project in (attention.to_q, attention.to_k, attention.to_v))
         for frame in range(len(rows)):
             self._attend_frame(q[frame], k[frame], v[frame], rows[frame])
-        out = attention.to_out[0]
+        out: Any = attention.to_out[0]
         return self._finish(functional.linear(rows, out.weight).view(x.shape), out.bias, x)
 
     def _attend_frame(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
@@ -329,12 +335,13 @@ def _neighbourhoods(frames: Tensor, out: Tensor) -> None:
     """(T, c, H, W) to (T, H, W, 9 · c and more): each position's 3x3 surroundings, zero beyond the border, then zeros."""
     around = functional.pad(frames, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
     filled = 9 * frames.shape[1]
-    out[..., :filled].unflatten(-1, (-1, 3, 3)).copy_(around.permute(0, 2, 3, 1, 4, 5))
+    out[..., :filled].view(*out.shape[:3], -1, 3, 3).copy_(around.permute(0, 2, 3, 1, 4, 5))
     out[..., filled:] = 0
 
 
 def _lay_out(conv: Conv) -> _Weights:
-    weight, pixels = conv.weight, ""
+    weight: Tensor = conv.weight
+    pixels = ""
     if weight.shape[-1] == 3 and min(weight.shape[:2]) < _THIN:
         pixels = "in" if weight.shape[1] < weight.shape[0] else "out"
         weight = _taps_to_channels(weight, pixels)
