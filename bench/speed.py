@@ -14,7 +14,7 @@ from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer
 from services.inference.models import EMBEDDED_DIRECTORY
 from tests.clips.noisy import read_clip, with_noise
 
-FRAMES, WIDTH, HEIGHT = 17, 640, 360
+FRAMES, WIDTH, HEIGHT = 5, 640, 360
 STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
 
 

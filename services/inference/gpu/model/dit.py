@@ -96,10 +96,14 @@ class TimestepEmbedding(nn.Module):
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:
     """(…,) to (…, width) fp32: sines, then cosines. Half precision would lose all of it."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half)
-    angles = timestep.float()[..., None] * frequencies
+    angles = timestep.float()[..., None] * _wave_frequencies(width // 2, timestep.device)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _wave_frequencies(count: int, device: torch.device) -> Tensor:
+    # On the CPU everywhere: another exponential's last digit is an angle's fourth at time 1000.
+    return torch.exp(-math.log(10000.0) * torch.arange(count, dtype=torch.float32) / count).to(device)
 
 
 class Block(nn.Module):

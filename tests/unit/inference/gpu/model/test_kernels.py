@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from services.common.errors import InvalidOption
 from services.inference.gpu.model.kernels import (
     Packing,
     Run,
@@ -71,3 +72,9 @@ def test_stacking_frames_gives_what_a_3d_convolution_gives(
     weight, bias = torch.randn(5, 6, 3, 3, 3), torch.randn(5)
     plain = convolve_time(before, x, weight, bias, strides, padding)
     torch.testing.assert_close(convolve_time_stacked(before, x, weight, bias, strides, padding), plain, atol=2e-5, rtol=1e-5)
+
+
+def test_without_a_gpu_the_plain_path_is_taken_and_asking_for_another_is_an_error() -> None:
+    assert not choose_kernels(CPU, torch.float32).fused
+    with pytest.raises(InvalidOption, match="CUDA"):
+        choose_kernels(CPU, torch.float32, fused=True)
