@@ -173,7 +173,8 @@ class Rank:
 
     async def _start(self) -> Child:
         kept = {name: value for name, value in os.environ.items() if name.startswith(_DEVICE_VARIABLES)}
-        threads = {"OMP_NUM_THREADS": str(self._load_order.threads)}
+        # Threads that spin while they wait would take the cores from decoder and encoder.
+        threads = {"OMP_NUM_THREADS": str(self._load_order.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         return await Child.start(self._module, environment={"SEEDVR2_SERVICE": f"inference-rank-{self.index}"} | kept | threads)
 
     async def _load(self, child: Child) -> None:

@@ -14,7 +14,8 @@ elif os.environ.get("TRITON_INTERPRET") == "1":
 else:
     pytest.skip("Triton needs a GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
-TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+# The interpreter cuts bf16 where a GPU rounds.
+TYPES = pytest.mark.parametrize("dtype", [torch.float32, *([torch.bfloat16] if DEVICE.type == "cuda" else [])], ids=str)
 
 
 def assert_close(mine: torch.Tensor, expected: torch.Tensor) -> None:
