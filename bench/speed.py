@@ -8,10 +8,10 @@ import torch
 
 from bench.table import print_table
 from demo.__main__ import CLIPS
+from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.gpu.model.spec import SPECS
 from services.inference.gpu.model.weights import Model, load_model
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer
-from services.inference.models import EMBEDDED_DIRECTORY
 from tests.clips.noisy import read_clip, with_noise
 
 FRAMES, WIDTH, HEIGHT = 5, 640, 360

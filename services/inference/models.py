@@ -7,11 +7,9 @@ from pathlib import Path
 
 from services.common.errors import SettingsError
 from services.common.fleet import WorkerModel
+from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.gpu.model.spec import MODEL_FILES, SPECS, ModelSpec
 from services.inference.messages import RankReady
-
-EMBEDDED_DIRECTORY = Path(__file__).parents[2] / "models"
-"""Where models that are part of this software lie, a directory each."""
 
 COLOURS = ("wavelet", "none")
 """Colour modes of every model, the default first."""

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import SettingsError
+from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.gpu.model.spec import MODEL_FILES
 from services.inference.messages import RankReady
-from services.inference.models import EMBEDDED_DIRECTORY, describe, find_model, model_hash
+from services.inference.models import describe, find_model, model_hash
 
 
 def install(directory: Path, *files: str) -> Path:
