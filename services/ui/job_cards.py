@@ -52,23 +52,26 @@ def progress_card(job: pb.Job) -> Html:
     return tag("div", *parts, class_="sv-progress", data_state=STATES.get(job.state, "").lower(), data_job=job.job_id)
 
 
-def live_card(job: pb.Job, links: Links) -> Html:
-    """The newest restored frame, and a player of what is stored so far; nothing before there is something."""
-    progress = job.progress
-    if job.state in ENDED or not progress.segments_done:
+def live_picture(job: pb.Job, links: Links) -> Html:
+    """The newest restored frame; nothing before there is one."""
+    if not _is_growing(job):
         return EMPTY
     newest = newest_frame(job)
     picture = tag(
-        "figure",
-        tag("live-picture", src=links.frame(job.job_id, "result", newest, _LIVE_SIDE), alt=f"Restored frame {newest + 1}"),
-        tag("figcaption", f"Newest restored part, frame {newest + 1:,}"),
+        "live-picture",
+        src=links.frame(job.job_id, "result", newest, _LIVE_SIDE),
+        alt=f"Restored frame {newest + 1}",
+        data_job=job.job_id,
     )
-    player = tag(
-        "figure",
-        tag("growing-video", src=links.playlist(job.job_id), label="What is restored so far"),
-        tag("figcaption", "What is restored so far"),
-    )
-    return tag("div", picture, player, class_="sv-pair")
+    return tag("figure", picture, tag("figcaption", f"Newest restored part, frame {newest + 1:,}"))
+
+
+def live_player(job: pb.Job, links: Links) -> Html:
+    """A player of what is stored so far. The same for the whole job: a player that is replaced would begin anew."""
+    if not _is_growing(job):
+        return EMPTY
+    player = tag("growing-video", src=links.playlist(job.job_id), label="What is restored so far")
+    return tag("figure", player, tag("figcaption", "What is restored so far"))
 
 
 def newest_frame(job: pb.Job) -> int:
@@ -133,6 +136,10 @@ def _player(title: str, address: str, name: str, *, start_s: float = 0.0, muted:
 
 def _range_start_s(request: pb.JobRequest) -> float:
     return seconds_of(request.range.time.start) if request.range.HasField("time") else 0.0
+
+
+def _is_growing(job: pb.Job) -> bool:
+    return job.state not in ENDED and job.progress.segments_done > 0
 
 
 def _headword(job: pb.Job) -> str:

@@ -41,14 +41,16 @@ class JobPage:
                 self._build_buttons()
                 self.notice = fragment("", elem_id="job-notice")
             with gr.Column(elem_classes="sv-card", visible=False) as self._live_card:
-                self._live = fragment("", elem_id="live")
+                with gr.Row(elem_id="live", elem_classes="sv-pair"):
+                    self._picture = fragment("")
+                    self._player = fragment("")
             self._build_result()
             with gr.Column(elem_classes="sv-card"), gr.Accordion("Details", open=False, elem_id="details"):
                 self._details = fragment("")
         self._timer = gr.Timer(_TICK_S, active=False)
         self._refreshed = [
-            self._headline, self._trouble, self._progress, self._download, self._live, self._live_card, self._result,
-            self._players, self._frame, self._details, self._shown, self._timer,
+            self._headline, self._trouble, self._progress, self._download, self._picture, self._player, self._live_card,
+            self._result, self._players, self._frame, self._details, self._shown, self._timer,
             self.cancel, self.retry, self.whole, self.delete,
         ]  # fmt: skip
         self.outputs = [self.job_id, self.view, self.notice, *self._refreshed]
@@ -138,12 +140,13 @@ class JobPage:
 
     async def _show(self, job: pb.Job, shown: str) -> Updates:
         """Progress always; the rest when the state is another one than ``shown``."""
-        live = job_cards.live_card(job, self._links)
+        player = job_cards.live_player(job, self._links)
         updates: Updates = {
             self._trouble: "",
             self._progress: job_cards.progress_card(job),
-            self._live: live,
-            self._live_card: gr.update(visible=bool(live)),
+            self._picture: job_cards.live_picture(job, self._links),
+            self._player: player,
+            self._live_card: gr.update(visible=bool(player)),
         }
         state = f"{STATES.get(job.state, '')} {bool(job.plan.frames)}"
         if state == shown:

@@ -115,6 +115,7 @@ async def a_long_job_shows_what_it_has_and_is_cancelled(browsed: Browsed, path: 
     await browsed.page.click("#start:not([disabled])")
     await browsed.page.wait_for_selector("live-picture[ready]")
     await browsed.page.wait_for_selector("growing-video[ready]")
+    await the_player_goes_on_while_segments_come(browsed)
     words = await browsed.text("#progress")
     assert f"of {LONG} frames" in words
     assert "frames/s" in words
@@ -122,6 +123,14 @@ async def a_long_job_shows_what_it_has_and_is_cancelled(browsed: Browsed, path: 
     await browsed.page.click("#cancel")
     await browsed.wait_text("#progress", "Cancelled")
     await browsed.screenshot("cancelled")
+
+
+async def the_player_goes_on_while_segments_come(browsed: Browsed) -> None:
+    page = browsed.page
+    await page.evaluate("window.player = document.querySelector('growing-video')")
+    shown = await page.get_attribute("live-picture", "src")
+    await page.wait_for_function("(shown) => document.querySelector('live-picture').getAttribute('src') !== shown", arg=shown)
+    assert await page.evaluate("window.player.isConnected && window.player === document.querySelector('growing-video')")
 
 
 async def the_worker_is_free_again(client: GatewayClient) -> None:

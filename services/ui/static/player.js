@@ -5,17 +5,28 @@ const POLL_MS = 2000;
 
 class LivePicture extends HTMLElement {
 	static observedAttributes = ["src"];
+	// The page replaces the element for each new frame: until that is loaded, the job's last picture stays.
+	static last = { job: null, picture: null };
+
+	connectedCallback() {
+		if (LivePicture.last.job === this.dataset.job && !this.hasAttribute("ready")) this.show(LivePicture.last.picture);
+	}
 
 	attributeChangedCallback(name, old, src) {
 		const next = new Image();
 		next.onload = () => {
 			if (this.getAttribute("src") !== src) return;
 			next.alt = this.getAttribute("alt") || "";
-			(this.shadowRoot || this.attachShadow({ mode: "open" })).replaceChildren(next);
-			this.setAttribute("ready", "");
 			next.style.cssText = "display:block;width:100%;height:auto;border-radius:10px";
+			LivePicture.last = { job: this.dataset.job, picture: next };
+			this.show(next);
 		};
 		next.src = src;
+	}
+
+	show(picture) {
+		(this.shadowRoot || this.attachShadow({ mode: "open" })).replaceChildren(picture);
+		this.setAttribute("ready", "");
 	}
 }
 

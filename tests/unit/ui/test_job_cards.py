@@ -1,7 +1,7 @@
 import pytest
 
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.job_cards import details, download_card, headline, live_card, newest_frame, players, progress_card
+from services.ui.job_cards import details, download_card, headline, live_picture, live_player, newest_frame, players, progress_card
 from services.ui.links import Links
 
 LINKS = Links(root_path="")
@@ -51,11 +51,15 @@ def test_the_newest_frame_is_the_last_of_what_is_stored(segments_done: int, fram
 
 
 def test_live_pictures_appear_with_the_first_stored_segment() -> None:
-    assert live_card(job(), LINKS) == ""
-    card = live_card(job(segments_done=2), LINKS)
-    assert "/files/jobs/one/frames/result/95.png?max_side=1280" in card
-    assert "/files/jobs/one/hls/index.m3u8" in card
-    assert live_card(job(pb.JOB_STATE_SUCCEEDED, segments_done=10), LINKS) == ""
+    assert live_picture(job(), LINKS) == live_player(job(), LINKS) == ""
+    assert "/files/jobs/one/frames/result/95.png?max_side=1280" in live_picture(job(segments_done=2), LINKS)
+    assert "/files/jobs/one/hls/index.m3u8" in live_player(job(segments_done=2), LINKS)
+    done = job(pb.JOB_STATE_SUCCEEDED, segments_done=10)
+    assert live_picture(done, LINKS) == live_player(done, LINKS) == ""
+
+
+def test_the_live_player_stays_the_same_while_segments_come() -> None:
+    assert live_player(job(segments_done=2), LINKS) == live_player(job(segments_done=9), LINKS)
 
 
 def test_the_result_plays_beside_the_source_from_the_same_moment() -> None:
