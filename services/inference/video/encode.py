@@ -17,6 +17,7 @@ from services.common.errors import InternalError
 from services.common.media import SpanTask
 from services.common.plan import Segment
 from services.inference.video.colour import Frames, FrameWriter, colours_of
+from services.inference.video.x264 import repeatable_options
 
 # delay_moov: an edit list then makes up for the encoder's delay, so that time stamps are exact; frag_discont: they count from
 # the source's beginning in every segment, as a player that appends segments expects.
@@ -121,7 +122,7 @@ def _container(buffer: io.BytesIO, time_base: Fraction) -> OutputContainer:
 
 def _stream(container: OutputContainer, task: SpanTask, threads: int) -> VideoStream:
     plan, colours = task.plan, colours_of(task.codec)
-    options = dict(plan.encoder_options)
+    options = dict(plan.encoder_options) | (repeatable_options() if plan.encoder == "libx264" else {})
     stream = container.add_stream(plan.encoder, rate=task.codec.frame_rate.limit_denominator(1001000), options=options)
     if not isinstance(stream, VideoStream):
         raise InternalError(f"{plan.encoder} encodes no video")
