@@ -16,7 +16,7 @@ from services.inference.gpu.model.untrained import untrained_model
 from services.inference.gpu.model.vae import Vae, VaeState
 from services.inference.gpu.model.weights import Model, load_model
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer
-from tests.unit.inference.gpu.goldens import NANO, TINY_DIT, TINY_VAE, nano, tensors
+from tests.unit.inference.gpu.goldens import NANO, TINY_VAE, nano, tensors, tiny_dit
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
@@ -56,15 +56,15 @@ def run(step, pieces) -> Tensor:
 
 
 @PATHS
+@pytest.mark.parametrize("rules", ["3b", "7b"])
 @pytest.mark.parametrize("case", ["image", "video5", "wide", "pair0", "pair1"])
-def test_velocities_are_those_of_the_reference(case: str, fused: bool) -> None:
-    dit = Dit(TINY_DIT, choose_kernels(GPU, FP32, fused=fused)).requires_grad_(False)
-    dit.load_state_dict(tensors("dit/tiny_3b_weights"))
+def test_velocities_are_those_of_the_reference(case: str, rules: str, fused: bool) -> None:
+    dit = tiny_dit(rules, choose_kernels(GPU, FP32, fused=fused))
     inputs = on_gpu({key: tensors("dit/inputs")[f"{case}.{key}"] for key in ("noise", "lq", "txt", "timestep")})
     x = torch.cat([inputs["noise"], condition(inputs["lq"])], dim=-1)
     velocity = dit.to(GPU)(x, inputs["txt"], inputs["timestep"][0])
     pair = case.startswith("pair")
-    golden = tensors("dit/tiny_3b_pair" if pair else f"dit/tiny_3b_{case}")
+    golden = tensors(f"dit/tiny_{rules}_{'pair' if pair else case}")
     seen = velocity[:, ::3, ::5] if case in ("video5", "wide") else velocity
     torch.testing.assert_close(seen.cpu(), golden[f"v{case[-1]}" if pair else "v"], atol=2e-5, rtol=1e-4)
 
@@ -110,8 +110,9 @@ def distance(mine: Tensor, exact: Tensor) -> float:
     return float((mine.double() - exact.double()).norm() / exact.double().norm())
 
 
-def test_half_precision_costs_the_fast_path_no_more_than_the_plain_one() -> None:
-    spec: ModelSpec = SPECS["seedvr2-3b"]
+@pytest.mark.parametrize("name", ["seedvr2-3b", "seedvr2-7b"])
+def test_half_precision_costs_the_fast_path_no_more_than_the_plain_one(name: str) -> None:
+    spec: ModelSpec = SPECS[name]
     fast = untrained_model(spec, choose_kernels(GPU, BF16, fused=True), GPU, BF16)
     plain, exact = with_kernels(fast, BF16, fused=False), with_kernels(fast, FP32, fused=False)
     generator = torch.Generator(GPU).manual_seed(1)
@@ -124,10 +125,10 @@ def test_half_precision_costs_the_fast_path_no_more_than_the_plain_one() -> None
         "decode": lambda model: run(model.vae.decode, latents.to(model.dtype).split([1, 1, 2])),
         "transformer": lambda model: model.dit(tokens.to(model.dtype), model.text, time),
     }
-    for name, stage in stages.items():
+    for part, stage in stages.items():
         reference = stage(exact)
         of_plain, of_fast = (distance(stage(model), reference) for model in (plain, fast))
-        print(f"{name}: relative L2 to plain fp32: plain bf16 {of_plain:.2e}, fast bf16 {of_fast:.2e}")
+        print(f"{name} {part}: relative L2 to plain fp32: plain bf16 {of_plain:.2e}, fast bf16 {of_fast:.2e}")
         assert of_fast <= of_plain * 1.05
         assert of_fast < 0.03
 

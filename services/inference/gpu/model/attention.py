@@ -74,11 +74,11 @@ class AttentionLayout:
 
 def lay_out(spec: DitSpec, grid: Grid, text_tokens: int, *, shifted: bool, device: torch.device) -> AttentionLayout:
     """Windows and rotary turns for a grid of video tokens."""
-    cuts = cut_grid(grid, spec.window_counts, shifted=shifted)
+    cuts, pixel = cut_grid(grid, spec.window_counts, shifted=shifted), spec.pixel_rotary
     return AttentionLayout(
         WindowLayout(grid, cuts, text_tokens, device),
-        video_turns(cuts, text_tokens, spec.rope_width, spec.head_width).to(device),
-        text_turns(text_tokens, spec.rope_width, spec.head_width).to(device),
+        video_turns(cuts, text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device),
+        text_turns(text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device),
     )
 
 

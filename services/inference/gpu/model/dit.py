@@ -1,10 +1,11 @@
 """The diffusion transformer: from noise and a low-quality latent to a velocity.
 
-Video tokens are 2x2 patches of latents, text tokens the rows of a fixed embedding. One clip a call; nothing is padded.
+Video tokens are 2x2 patches of latents, text tokens the rows of a fixed embedding. Clips of any sizes go through it, one or
+several a call; nothing is padded.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,13 +70,37 @@ class SwiGlu(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.proj_in_gate = nn.Linear(width, hidden, bias=False)
-        self.proj_in = nn.Linear(width, hidden, bias=False)
         self.proj_out = nn.Linear(hidden, width, bias=False)
+        self.proj_in = nn.Linear(width, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, width) to the same."""
         y: Tensor = self.proj_out(functional.silu(self.proj_in_gate(x), inplace=True).mul_(self.proj_in(x)))
         return y
+
+
+class GeluMlp(nn.Module):
+    """The plain MLP."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(width, hidden)
+        self.proj_out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(tokens, width) to the same."""
+        y: Tensor = self.proj_out(self.widen(x))
+        return y
+
+    def widen(self, x: Tensor) -> Tensor:
+        """(tokens, width) to (tokens, hidden), activated where it lies."""
+        y: Tensor = torch.ops.aten.gelu_(self.proj_in(x), approximate="tanh")
+        return y
+
+
+def make_mlp(spec: DitSpec) -> SwiGlu | GeluMlp:
+    """The MLP of a model's blocks."""
+    return (SwiGlu if spec.gated_mlp else GeluMlp)(spec.width, spec.mlp_width)
 
 
 class TimestepEmbedding(nn.Module):
@@ -112,19 +137,21 @@ class Block(nn.Module):
     def __init__(self, spec: DitSpec, kernels: Kernels, *, split: bool, last: bool) -> None:
         super().__init__()
         self.attn = WindowAttention(spec, kernels, split=split)
-        self.mlp = ByModality(lambda: SwiGlu(spec.width, spec.mlp_width), split=split)
+        self.mlp = ByModality(lambda: make_mlp(spec), split=split)
         self.ada = ByModality(lambda: Modulation(spec.width), split=split)
         self._last = last
+        self._bare_text = last and spec.bare_last_text
         self._eps = spec.norm_eps
         self._rms_norm = kernels.rms_norm
 
     def forward(self, video: Tensor, text: Tensor, emb: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
         """Residual streams (L, width) and (l, width), overwritten; emb (width, 2, 3) fp32."""
         of_video, of_text = self.ada.video.attention(emb), self.ada.text.attention(emb)
-        # The last block was trained with its text neither modulated on the way in nor used on the way out.
-        text_in = self._rms_norm(text, None, self._eps) if self._last else self._enter(text, of_text)
+        # In some models the last block was trained with its text not modulated on the way in.
+        text_in = self._rms_norm(text, None, self._eps) if self._bare_text else self._enter(text, of_text)
         video_out, text_out = self.attn(self._enter(video, of_video), text_in, layout)
         video = self._mlp(video.addcmul_(video_out, of_video.gate), self.mlp.video, self.ada.video.mlp(emb))
+        # Nothing comes after the last block that would read its text.
         if not self._last:
             text = self._mlp(text.addcmul_(text_out, of_text.gate), self.mlp.text, self.ada.text.mlp(emb))
         return video, text
@@ -132,7 +159,7 @@ class Block(nn.Module):
     def _enter(self, x: Tensor, affine: Affine) -> Tensor:
         return modulate(self._rms_norm(x, None, self._eps), affine.shift, affine.scale)
 
-    def _mlp(self, x: Tensor, mlp: SwiGlu, affine: Affine) -> Tensor:
+    def _mlp(self, x: Tensor, mlp: SwiGlu | GeluMlp, affine: Affine) -> Tensor:
         for first in range(0, len(x), _MLP_ROWS):
             rows = x[first : first + _MLP_ROWS]
             rows.addcmul_(mlp(self._enter(rows, affine)), affine.gate)
@@ -186,6 +213,19 @@ class PatchOut(Patches):
         return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
+class Clip(NamedTuple):
+    """What the transformer takes of one clip."""
+
+    x: Tensor
+    """(t, h, w, 33): noisy latent, low-quality latent, mask; any t, even h and w."""
+
+    text: Tensor
+    """(l, text width), the stored embedding."""
+
+    timestep: Tensor
+    """(), in [0, 1000]."""
+
+
 class Dit(nn.Module):
     """The whole transformer."""
 
@@ -218,15 +258,30 @@ class Dit(nn.Module):
         Returns:
             (t, h, w, 16).
         """
-        grid = (x.shape[0], x.shape[1] // self.spec.patch, x.shape[2] // self.spec.patch)
-        layouts = self._layouts(grid, text.shape[0], x.device)
+        return self.velocities([Clip(x, text, timestep)], checkpoint)[0]
+
+    def velocities(self, clips: Sequence[Clip], checkpoint: Checkpoint = lambda: None) -> list[Tensor]:
+        """Predict the velocities of clips that may differ in size, text and time; each is as if it were alone.
+
+        A block's weights are used for all clips before those of the next block are touched.
+        """
+        layouts = [self._layouts(self._grid(clip), len(clip.text), clip.x.device) for clip in clips]
         if self._kernels.fused:
-            return self._fast(x, text, timestep, layouts, checkpoint)
-        video, words = self.vid_in(x), self.txt_in(text)
-        emb = self.emb_in(timestep).float().view(-1, 2, 3)
+            return [self._fast(*clip, layout, checkpoint) for clip, layout in zip(clips, layouts, strict=True)]
+        streams = [(self.vid_in(clip.x), self.txt_in(clip.text)) for clip in clips]
+        embs = [self.emb_in(clip.timestep).float().view(-1, 2, 3) for clip in clips]
         for index, block in enumerate(self.blocks):
             checkpoint()
-            video, words = block(video, words, emb, layouts[index % 2])
+            of_clips = zip(streams, embs, layouts, strict=True)
+            streams = [block(*stream, emb, layout[index % 2]) for stream, emb, layout in of_clips]
+        ends = zip(clips, streams, embs, strict=True)
+        return [self._leave(video, emb, self._grid(clip)) for clip, (video, _), emb in ends]
+
+    def _grid(self, clip: Clip) -> Grid:
+        frames, height, width, _ = clip.x.shape
+        return frames, height // self.spec.patch, width // self.spec.patch
+
+    def _leave(self, video: Tensor, emb: Tensor, grid: Grid) -> Tensor:
         if self.vid_out_norm is not None and self.vid_out_ada is not None:
             video = self.vid_out_ada(self.vid_out_norm(video), emb)
         velocity: Tensor = self.vid_out(video, grid)

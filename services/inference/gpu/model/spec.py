@@ -26,7 +26,7 @@ class DitSpec:
     """The first blocks, which have separate weights for video and text; later ones share one set."""
 
     mlp_width: int
-    """Hidden channels of the gated MLP."""
+    """Hidden channels of the MLP."""
 
     window_counts: tuple[int, int, int]
     """Windows (time, height, width) that a clip of 30 latents of a 720p frame is cut into."""
@@ -40,6 +40,15 @@ class DitSpec:
     text_width: int
     """Channels of the text embedding as it is stored."""
 
+    gated_mlp: bool = True
+    """Whether the MLP is gated and without biases; otherwise it is one GELU between two projections with biases."""
+
+    pixel_rotary: bool = False
+    """Whether positions run from -1 to 1 over each window, for video only; otherwise they count, text first."""
+
+    bare_last_text: bool = True
+    """Whether the last block takes its text without shift and scale; its weights must then be shared."""
+
     latent_channels: int = 16
     """Channels of a latent, of the noise and of the velocity."""
 
@@ -51,6 +60,10 @@ class DitSpec:
 
     norm_eps: float = 1e-5
     """Added to the mean square in every norm."""
+
+    def __post_init__(self) -> None:
+        if self.bare_last_text and self.split_blocks >= self.blocks:
+            raise ValueError("bare_last_text needs a last block with shared weights: fewer split_blocks than blocks")
 
     @property
     def head_width(self) -> int:
@@ -144,6 +157,21 @@ _SEEDVR2_VAE = VaeSpec(
     scaling_factor=0.9152,
 )
 
+_SEEDVR2_7B = DitSpec(
+    width=3072,
+    heads=24,
+    blocks=36,
+    split_blocks=36,
+    mlp_width=12288,
+    window_counts=(4, 3, 3),
+    output_norm=False,
+    rope_width=64,
+    text_width=5120,
+    gated_mlp=False,
+    pixel_rotary=True,
+    bare_last_text=False,
+)
+
 SPECS = {
     spec.name: spec
     for spec in (
@@ -191,6 +219,10 @@ SPECS = {
             text_tokens=58,
             window_latents=21,
             slice_latents=1,
+        ),
+        *(
+            ModelSpec(name=name, dit=_SEEDVR2_7B, vae=_SEEDVR2_VAE, text_tokens=58, window_latents=21, slice_latents=1)
+            for name in ("seedvr2-7b", "seedvr2-7b-sharp")
         ),
     )
 }

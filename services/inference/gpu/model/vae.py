@@ -117,8 +117,8 @@ class MidBlock(nn.Module):
 
     def __init__(self, channels: int, spec: VaeSpec, kernels: Kernels) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, spec, kernels) for _ in range(2))
         self.attentions = nn.ModuleList([Attention(channels, spec)] if spec.mid_attention else [])
+        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, spec, kernels) for _ in range(2))
 
     def forward(self, x: Tensor, state: VaeState) -> Tensor:
         """(T, C, h, w) to the same."""
@@ -147,8 +147,8 @@ class Upsampler(nn.Module):
     def __init__(self, channels: int, kernels: Kernels, *, temporal: bool) -> None:
         super().__init__()
         self._frames = 2 if temporal else 1
-        self.upscale_conv = Conv(channels, 4 * self._frames * channels, (1, 1, 1), kernels)
         self.conv = Conv(channels, channels, (3, 3, 3), kernels)
+        self.upscale_conv = Conv(channels, 4 * self._frames * channels, (1, 1, 1), kernels)
 
     def forward(self, x: Tensor, state: VaeState) -> Tensor:
         """(T, C, h, w) to (T, 2T or 2T - 1, C, 2h, 2w): the stream's first frame stays one frame."""
@@ -235,8 +235,8 @@ class Decoder(nn.Module):
         super().__init__()
         first, last = spec.channels[-1], spec.channels[0]
         self.conv_in = Conv(spec.latent_channels, first, (3, 3, 3), kernels)
-        self.mid_block = MidBlock(first, spec, kernels)
         self.up_blocks = nn.ModuleList(UpBlock(level, spec, kernels) for level in range(len(spec.channels)))
+        self.mid_block = MidBlock(first, spec, kernels)
         self.conv_norm_out = GroupNorm(last, spec)
         self.conv_out = Conv(last, 3, (3, 3, 3), kernels)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from services.inference.gpu.model.dit import Dit
-from services.inference.gpu.model.kernels import choose_kernels
+from services.inference.gpu.model.kernels import Kernels, choose_kernels
 from services.inference.gpu.model.spec import SPECS, DitSpec, ModelSpec, VaeSpec
 from services.inference.gpu.model.vae import Vae
 from services.inference.gpu.model.weights import Model, load_model
@@ -23,6 +23,12 @@ TINY_DIT = DitSpec(
     width=64, heads=2, blocks=4, split_blocks=2, mlp_width=256, window_counts=(4, 3, 3), output_norm=True, rope_width=32,
     text_width=40,
 )  # fmt: skip
+TINY_7B = DitSpec(
+    width=96, heads=2, blocks=4, split_blocks=4, mlp_width=384, window_counts=(4, 3, 3), output_norm=False, rope_width=24,
+    text_width=40, gated_mlp=False, pixel_rotary=True, bare_last_text=False,
+)  # fmt: skip
+TINY_DITS = {"3b": TINY_DIT, "7b": TINY_7B}
+"""The small transformers that the goldens were made with, by whose rules they follow."""
 TINY_VAE = VaeSpec(
     channels=(8, 12, 16, 16), blocks_per_level=2, latent_channels=4, norm_groups=4, temporal_levels=2, causal_first_conv=True,
     mid_attention=True, scaling_factor=0.9152,
@@ -40,10 +46,10 @@ def table(name: str) -> Any:
     return json.loads((GOLDENS / f"{name}.json").read_text())
 
 
-def tiny_dit() -> Dit:
-    """The small transformer that the goldens were made with."""
-    dit = Dit(TINY_DIT, KERNELS).requires_grad_(False)
-    dit.load_state_dict(tensors("dit/tiny_3b_weights"))
+def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS) -> Dit:
+    """One of the small transformers that the goldens were made with."""
+    dit = Dit(TINY_DITS[rules], kernels).requires_grad_(False)
+    dit.load_state_dict(tensors(f"dit/tiny_{rules}_weights"))
     return dit
 
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from services.inference.gpu.model.attention import AttentionLayout, ByModality, WindowAttention
-from services.inference.gpu.model.dit import Block, Checkpoint, Dit, Modulation, SwiGlu
+from services.inference.gpu.model.dit import Block, Checkpoint, Dit, GeluMlp, Modulation, SwiGlu
 from services.inference.gpu.model.fast.ops import TokenOps
 from services.inference.gpu.model.kernels import Attend
 
@@ -63,7 +63,7 @@ class FastDit:
         tokens = torch.cat([dit.vid_in(x), dit.txt_in(text)])
         split = len(tokens) - len(text)
         emb = dit.emb_in(timestep).float().view(-1, 2, 3)
-        halves = _halves(self._learned, emb)
+        halves = _halves(self._learned, emb, bare_last_text=dit.spec.bare_last_text)
         routes = [self._route(layout) for layout in layouts]
         inputs = self._ops.enter(tokens, halves[0][0].shift, halves[0][0].scale, split, self._eps)
         for index, block in enumerate(self._blocks):
@@ -111,14 +111,12 @@ class FastDit:
             back[split:] = windows.unpack_text(attended)
         return _by_modality(attention.proj_out, back, spec.width, split, _project)
 
-    def _mlp(self, mlp: nn.Module, x: Tensor, out: Tensor) -> None:
-        if isinstance(mlp, SwiGlu):
-            _project(mlp.proj_out, self._ops.gated(mlp.proj_in_gate(x), mlp.proj_in(x)), out)
-        else:
-            out.copy_(mlp(x))
+    def _mlp(self, mlp: SwiGlu | GeluMlp, x: Tensor, out: Tensor) -> None:
+        wide = self._ops.gated(mlp.proj_in_gate(x), mlp.proj_in(x)) if isinstance(mlp, SwiGlu) else mlp.widen(x)
+        _project(mlp.proj_out, wide, out)
 
 
-_Apply = Callable[[nn.Module, Tensor, Tensor], None]
+_Apply = Callable[[Any, Tensor, Tensor], None]
 """Module, input and where the output goes."""
 
 
@@ -157,12 +155,12 @@ def _vector(ada: Modulation, half: str, role: str) -> Tensor:
     return ada.get_parameter(f"{half}_{role}").float()
 
 
-def _halves(learned: Tensor, emb: Tensor) -> list[tuple[_Half, _Half]]:
+def _halves(learned: Tensor, emb: Tensor, *, bare_last_text: bool) -> list[tuple[_Half, _Half]]:
     """For each block, its attention and its MLP half; emb (width, 2, 3)."""
     added = learned + emb.permute(1, 2, 0)[None, :, :, None]
-    # The last block was trained with its text not modulated on the way in.
-    added[-1, 0, 0, 1] = 0.0
-    added[-1, 0, 1, 1] = 1.0
+    if bare_last_text:
+        added[-1, 0, 0, 1] = 0.0
+        added[-1, 0, 1, 1] = 1.0
     return [(_Half(*attention), _Half(*mlp)) for attention, mlp in added]
 
 

@@ -27,32 +27,34 @@ def _join(
 
 
 @triton.jit
-def _norm_and_turn(projected, weight, cosine, sine, eps, HEADS: tl.constexpr, HEAD: tl.constexpr):
+def _norm_and_turn(projected, weight, cosine, sine, eps, HEAD: tl.constexpr, BH: tl.constexpr, BC: tl.constexpr):
     root = tl.rsqrt(tl.sum(projected * projected, 1) / HEAD + eps)
     value = projected * root[:, None] * weight[None, :]
-    first, second = tl.split(tl.reshape(value, (HEADS, HEAD // 2, 2)))
+    first, second = tl.split(tl.reshape(value, (BH, BC // 2, 2)))
     turned = tl.join(first * cosine - second * sine, second * cosine + first * sine)
-    return tl.reshape(turned, (HEADS, HEAD))
+    return tl.reshape(turned, (BH, BC))
 
 
 @triton.jit
 def _pack(
-    qkv, norms, sources, turns, out, rows, split, eps, HEADS: tl.constexpr, BH: tl.constexpr, HEAD: tl.constexpr
+    qkv, norms, sources, turns, out, rows, split, eps,
+    HEADS: tl.constexpr, BH: tl.constexpr, HEAD: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     source = tl.load(sources + row).to(tl.int64)
     words = (source >= split).to(tl.int32)
-    heads, channels, pairs = tl.arange(0, BH), tl.arange(0, HEAD), tl.arange(0, HEAD // 2)
-    cosine = tl.load(turns + source * HEAD + pairs * 2)[None, :]
-    sine = tl.load(turns + source * HEAD + pairs * 2 + 1)[None, :]
-    live = (heads < HEADS)[:, None]
+    heads, channels, pairs = tl.arange(0, BH), tl.arange(0, BC), tl.arange(0, BC // 2)
+    inside, turning = channels < HEAD, pairs < HEAD // 2
+    cosine = tl.load(turns + source * HEAD + pairs * 2, mask=turning, other=0.0)[None, :]
+    sine = tl.load(turns + source * HEAD + pairs * 2 + 1, mask=turning, other=0.0)[None, :]
+    live = (heads < HEADS)[:, None] & inside[None, :]
     at = heads[:, None] * HEAD + channels[None, :]
     width = HEADS * HEAD
     read, write = qkv + source * 3 * width + at, out + row * width + at
     for part in tl.static_range(2):
-        weight = tl.load(norms + (part * 2 + words) * HEAD + channels)
+        weight = tl.load(norms + (part * 2 + words) * HEAD + channels, mask=inside, other=0.0)
         projected = tl.load(read + part * width, mask=live, other=0.0).to(tl.float32)
-        turned = _norm_and_turn(projected, weight, cosine, sine, eps, BH, HEAD)
+        turned = _norm_and_turn(projected, weight, cosine, sine, eps, HEAD, BH, BC)
         tl.store(write + part * rows * width, turned.to(out.dtype.element_ty), mask=live)
     tl.store(write + 2 * rows * width, tl.load(read + 2 * width, mask=live, other=0.0), mask=live)
 
@@ -82,8 +84,9 @@ class TritonTokenOps:
         head = qkv.shape[1] // (3 * heads)
         out = qkv.new_empty((3, len(sources), heads, head))
         _pack[(len(sources),)](
-            qkv, norms, sources, turns, out, len(sources), split, eps, heads, triton.next_power_of_2(heads), head, num_warps=4
-        )
+            qkv, norms, sources, turns, out, len(sources), split, eps,
+            heads, triton.next_power_of_2(heads), head, triton.next_power_of_2(head), num_warps=4,
+        )  # fmt: skip
         return out
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:

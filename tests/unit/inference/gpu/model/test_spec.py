@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,26 +11,39 @@ from services.inference.gpu.model.spec import SPECS
 from services.inference.gpu.model.vae import Vae
 from tests.unit.inference.gpu.goldens import KERNELS, NANO, table
 
-
-def _shapes(module: torch.nn.Module) -> dict[str, list[int]]:
-    return {key: list(value.shape) for key, value in module.state_dict().items()}
+MODELS = [("seedvr2-3b", "3b"), ("seedvr2-7b", "7b"), ("seedvr2-7b-sharp", "7b")]
 
 
-def test_the_3b_transformer_has_exactly_the_released_keys_and_shapes() -> None:
+def _shapes(module: torch.nn.Module) -> list[tuple[str, list[int]]]:
+    """In the order of the state dict, which is that of the released files."""
+    return [(key, list(value.shape)) for key, value in module.state_dict().items()]
+
+
+@pytest.mark.parametrize(("name", "released"), MODELS)
+def test_transformers_have_exactly_the_released_keys_and_shapes(name: str, released: str) -> None:
     with torch.device("meta"):
-        dit = Dit(SPECS["seedvr2-3b"].dit, KERNELS)
-    manifest = table("dit/manifest_3b")
-    assert _shapes(dit) == manifest["shapes"]
+        dit = Dit(SPECS[name].dit, KERNELS)
+    manifest = table(f"dit/manifest_{released}")
+    assert _shapes(dit) == list(manifest["shapes"].items())
     assert sum(p.numel() for p in dit.parameters()) == manifest["num_parameters"]
+    assert [key for key, _ in dit.named_buffers()] == sorted(manifest["buffers"], key=list(manifest["shapes"]).index)
 
 
-def test_the_autoencoder_has_exactly_the_released_keys_and_shapes() -> None:
+@pytest.mark.parametrize(("name", "released"), MODELS)
+def test_the_autoencoder_has_exactly_the_released_keys_and_shapes(name: str, released: str) -> None:
     with torch.device("meta"):
-        vae = Vae(SPECS["seedvr2-3b"].vae, KERNELS)
-    assert _shapes(vae) == table("vae/manifest_vae")["tensors"]
+        vae = Vae(SPECS[name].vae, KERNELS)
+    assert _shapes(vae) == list(table("vae/manifest_vae")["tensors"].items())
 
 
-@pytest.mark.parametrize(("name", "multiple", "spatial", "temporal"), [("nano", 8, 4, 1), ("seedvr2-3b", 16, 8, 4)])
+def test_a_last_block_with_weights_apart_can_not_leave_its_text_bare() -> None:
+    with pytest.raises(ValueError, match="fewer split_blocks than blocks"):
+        replace(SPECS["seedvr2-3b"].dit, split_blocks=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "multiple", "spatial", "temporal"), [("nano", 8, 4, 1), ("seedvr2-3b", 16, 8, 4), ("seedvr2-7b", 16, 8, 4)]
+)
 def test_factors_follow_from_the_levels(name: str, multiple: int, spatial: int, temporal: int) -> None:
     spec = SPECS[name]
     assert (spec.size_multiple, spec.vae.spatial_factor, spec.vae.temporal_factor) == (multiple, spatial, temporal)

@@ -18,11 +18,12 @@ def fast(dit: Dit, x: Tensor, text: Tensor, timestep: Tensor, seen: list[int] | 
     return path(x, text, timestep, layouts, lambda: None if seen is None else seen.append(1))
 
 
+@pytest.mark.parametrize("rules", ["3b", "7b"])
 @pytest.mark.parametrize("case", ["image", "video5", "wide"])
-def test_velocities_are_those_of_the_reference(case: str) -> None:
-    inputs, golden = tensors("dit/inputs"), tensors(f"dit/tiny_3b_{case}")["v"]
+def test_velocities_are_those_of_the_reference(case: str, rules: str) -> None:
+    inputs, golden = tensors("dit/inputs"), tensors(f"dit/tiny_{rules}_{case}")["v"]
     x = torch.cat([inputs[f"{case}.noise"], condition(inputs[f"{case}.lq"])], dim=-1)
-    velocity = fast(tiny_dit(), x, inputs[f"{case}.txt"], inputs[f"{case}.timestep"][0])
+    velocity = fast(tiny_dit(rules), x, inputs[f"{case}.txt"], inputs[f"{case}.timestep"][0])
     seen = velocity if case == "image" else velocity[:, ::3, ::5]
     torch.testing.assert_close(seen, golden, atol=2e-5, rtol=1e-4)
 

@@ -32,7 +32,7 @@ def test_gated_outputs_are_added_before_the_next_norm(dtype):
 
 
 @TYPES
-@pytest.mark.parametrize(("heads", "head"), [(6, 32), (5, 128)])
+@pytest.mark.parametrize(("heads", "head"), [(6, 32), (5, 128), (2, 48)])
 def test_queries_and_keys_are_normed_and_turned_on_their_way_into_windows(dtype, heads, head):
     qkv, norms = random(11, 3 * heads * head, dtype=dtype), random(2, 2, head)
     sources = torch.randint(0, 11, (20,), dtype=torch.int32, device=DEVICE)
