@@ -6,13 +6,47 @@ model predicts the velocity x_T - x_0.
 
 import hashlib
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from services.common.errors import InvalidOption
+
 TIMESTEPS = 1000.0
 """T, the time of pure noise."""
+
+VelocityAt = Callable[[Tensor, float], Tensor]
+"""Latent and time to velocity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """Away from what a negative text asks for. SeedVR2 is distilled to do without; it is meant for models of many steps."""
+
+    negative_at: VelocityAt
+    """The velocity with the negative text."""
+
+    scale: float
+    """1 leaves the positive velocity as it is."""
+
+    rescale: float = 0.0
+    """How far, from 0 to 1, a velocity's spread over channels goes back to that of the positive one."""
+
+    partial: float = 1.0
+    """Share of the steps, the first ones, that are guided."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rescale <= 1:
+            raise InvalidOption(f"a guidance rescale of {self.rescale}; it lies between 0 and 1", field="cfg_rescale")
+        if not 0 < self.partial <= 1:
+            raise InvalidOption(
+                f"a guided share of the steps of {self.partial}; it is above 0 and at most 1", field="cfg_partial"
+            )
+
+    def counts(self, step: int, steps: int) -> bool:
+        """Whether a step, counted from 1, is guided."""
+        return self.scale != 1 and step / steps <= self.partial
 
 
 def latent_noise(seed: int, source_index: int, shape: tuple[int, int, int]) -> Tensor:
@@ -31,9 +65,47 @@ def latent_noise(seed: int, source_index: int, shape: tuple[int, int, int]) -> T
     return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
-def trailing_timesteps(steps: int) -> list[float]:
-    """Evenly spaced from 1000 downwards, 0 left out. In integers: a float range gains a step for some counts."""
-    return [TIMESTEPS * (steps - k) / steps for k in range(steps)]
+def trailing_timesteps(steps: int, shift: float = 1.0) -> list[float]:
+    """Evenly spaced from 1000 downwards, 0 left out, then shifted. In integers: a float range gains a step for some counts."""
+    return [shift_timestep(TIMESTEPS * (steps - k) / steps, shift) for k in range(steps)]
+
+
+def shift_timestep(t: float, shift: float) -> float:
+    """Spend more of the way near the noise (shift > 1) or near the clean latent; 0 and 1000 stay where they are."""
+    share = t / TIMESTEPS
+    return TIMESTEPS * shift * share / (1 + (shift - 1) * share)
+
+
+def resolution_shift(latent: tuple[int, int, int], *, spatial_factor: int, temporal_factor: int) -> float:
+    """The shift that goes with a size: larger pictures and longer clips bear more noise.
+
+    Args:
+        latent: (t, h, w) of the low-quality latent.
+        spatial_factor: pixels a latent position, along each side.
+        temporal_factor: frames a latent.
+    """
+    time, height, width = latent
+    frames = (time - 1) * temporal_factor + 1
+    pixels = height * width * spatial_factor**2
+    if frames == 1:
+        return _line(pixels, (256 * 256, 1.0), (1024 * 1024, 3.2))
+    return _line(pixels * frames, (256 * 256 * 37, 1.0), (1280 * 720 * 145, 5.0))
+
+
+def _line(x: float, start: tuple[float, float], end: tuple[float, float]) -> float:
+    return start[1] + (end[1] - start[1]) * (x - start[0]) / (end[0] - start[0])
+
+
+def noise_low_quality(low_quality: Tensor, noise: Tensor, t: float) -> Tensor:
+    """Take the low-quality latent to time t, so that the model invents more and keeps less of it.
+
+    Args:
+        low_quality: (t, h, w, C).
+        noise: the same shape, standard normal, independent of the noise that is sampled from.
+        t: in [0, 1000]: 1000 · strength, shifted by :func:`resolution_shift`. 0 changes nothing.
+    """
+    share = t / TIMESTEPS
+    return (1 - share) * low_quality + share * noise
 
 
 def predict_ends(x_t: Tensor, velocity: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -54,13 +126,31 @@ def condition(low_quality: Tensor) -> Tensor:
     return torch.cat([low_quality, torch.ones_like(low_quality[..., :1])], dim=-1)
 
 
-def sample(velocity_at: Callable[[Tensor, float], Tensor], noise: Tensor, steps: int = 1) -> Tensor:
-    """Go from noise to the clean latent; SeedVR2 is distilled to one step.
+def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
+    """The velocity that goes past the positive one, away from the negative one; (…, C), fp32.
+
+    Standard deviations, where ``rescale`` asks for them, are over the channels of each position.
+    """
+    guided = negative + scale * (positive - negative)
+    if rescale == 0:
+        return guided
+    spread = positive.std(-1, keepdim=True) / guided.std(-1, keepdim=True)
+    return guided * (rescale * spread + 1 - rescale)
+
+
+def sample(velocity_at: VelocityAt, noise: Tensor, steps: int = 1, *, guidance: Guidance | None = None) -> Tensor:
+    """Go from noise to the clean latent; SeedVR2 is distilled to one step without guidance.
 
     Args:
-        velocity_at: latent and time to velocity.
+        velocity_at: with the positive text.
+        noise: (t, h, w, C), fp32.
+        steps: at least 1.
+        guidance: by a negative text; its velocities are asked for only where they count.
     """
     x, times = noise, trailing_timesteps(steps)
-    for t, s in pairwise(times):
-        x = euler_step(x, velocity_at(x, t).float(), t, s)
-    return predict_ends(x, velocity_at(x, times[-1]).float(), times[-1])[0]
+    for step, (t, s) in enumerate(zip(times, [*times[1:], None], strict=True), start=1):
+        velocity = velocity_at(x, t).float()
+        if guidance is not None and guidance.counts(step, steps):
+            velocity = guide(velocity, guidance.negative_at(x, t).float(), guidance.scale, guidance.rescale)
+        x = predict_ends(x, velocity, t)[0] if s is None else euler_step(x, velocity, t, s)
+    return x

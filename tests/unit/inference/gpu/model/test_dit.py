@@ -8,7 +8,7 @@ from torch import Tensor
 from services.common.errors import JobCancelled
 from services.inference.gpu.model.dit import Clip, Dit, GeluMlp, sinusoid
 from services.inference.gpu.model.kernels import Packing
-from services.inference.gpu.model.sampler import condition, sample
+from services.inference.gpu.model.sampler import Guidance, VelocityAt, condition, sample
 from services.inference.gpu.model.vae import VaeState
 from tests.unit.inference.gpu.goldens import KERNELS, nano, tensors, tiny_dit
 
@@ -95,17 +95,25 @@ def test_attention_receives_normed_and_rotated_windows_with_text_behind(rules: s
 
 
 @RULES
-@pytest.mark.parametrize("steps", [1, 4])
-def test_sampling_gives_the_reference_latents(steps: int, rules: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "steps", "options"),
+    [
+        ("x0.steps1", 1, None),
+        ("x0.steps4", 4, None),
+        ("x0.steps3.cfg2", 3, {"scale": 2.0}),
+        ("x0.steps3.cfg2.partial0.5.rescale0.7", 3, {"scale": 2.0, "partial": 0.5, "rescale": 0.7}),
+    ],
+)
+def test_sampling_gives_the_reference_latents(name: str, steps: int, options: dict[str, float] | None, rules: str) -> None:
     dit, inputs = tiny_dit(rules), _inputs()
     conditioned = condition(inputs["image.lq"])
 
-    def velocity_at(x: Tensor, t: float) -> Tensor:
-        velocity: Tensor = dit(torch.cat([x, conditioned], dim=-1), inputs["image.txt"], torch.tensor(t))
-        return velocity
+    def velocity_by(text: str) -> VelocityAt:
+        return lambda x, t: dit(torch.cat([x, conditioned], dim=-1), inputs[text], torch.tensor(t))
 
-    restored = sample(velocity_at, inputs["image.noise"], steps)
-    torch.testing.assert_close(restored, tensors(f"dit/tiny_{rules}_pipeline")[f"x0.steps{steps}"], **CLOSE)
+    guidance = None if options is None else Guidance(negative_at=velocity_by("image.neg_txt"), **options)
+    restored = sample(velocity_by("image.txt"), inputs["image.noise"], steps, guidance=guidance)
+    torch.testing.assert_close(restored, tensors(f"dit/tiny_{rules}_pipeline")[name], **CLOSE)
 
 
 @pytest.mark.parametrize("case", ["image", "clip5"])

@@ -3,7 +3,20 @@ import math
 import pytest
 import torch
 
-from services.inference.gpu.model.sampler import condition, euler_step, latent_noise, predict_ends, sample, trailing_timesteps
+from services.common.errors import InvalidOption
+from services.inference.gpu.model.sampler import (
+    Guidance,
+    condition,
+    euler_step,
+    guide,
+    latent_noise,
+    noise_low_quality,
+    predict_ends,
+    resolution_shift,
+    sample,
+    shift_timestep,
+    trailing_timesteps,
+)
 from tests.unit.inference.gpu.goldens import table, tensors
 
 PINNED = [-0.70093, -0.39715, -0.721339, 0.205213]
@@ -12,6 +25,23 @@ PINNED = [-0.70093, -0.39715, -0.721339, 0.205213]
 @pytest.mark.parametrize(("steps", "expected"), table("dit/schedule")["trailing_timesteps"].items())
 def test_timesteps_are_those_of_the_reference(steps: str, expected: list[float]) -> None:
     assert trailing_timesteps(int(steps)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "expected"), table("dit/schedule")["trailing_timesteps_shift3"].items())
+def test_a_shift_moves_the_inner_timesteps_only(steps: str, expected: list[float]) -> None:
+    assert trailing_timesteps(int(steps), shift=3) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "entry", table("dit/schedule")["condition_noise_timestep"], ids=lambda entry: "x".join(map(str, entry["latent_thw"]))
+)
+def test_the_time_of_condition_noise_follows_the_size(entry: dict[str, list[float]]) -> None:
+    time, height, width = (int(side) for side in entry["latent_thw"])
+    # The reference passes (h, w, 16) where (t, h, w) is meant.
+    for latent, expected in (((time, height, width), "intended"), ((height, width, 16), "as_called")):
+        shift = resolution_shift(latent, spatial_factor=8, temporal_factor=4)
+        times = [shift_timestep(1000 * scale, shift) for scale in entry["scale"]]
+        assert times == pytest.approx(entry[expected], abs=1e-3)
 
 
 @pytest.mark.parametrize("steps", [49, 98, 103, 107, 196, 197])
@@ -26,6 +56,41 @@ def test_euler_steps_are_those_of_the_reference() -> None:
         torch.testing.assert_close(clean, golden["x0_hat"][row], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(noise, golden["xT_hat"][row], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(euler_step(golden["x_t"], golden["v"], t, s), golden["x_s"][row], atol=1e-6, rtol=1e-6)
+
+
+def test_the_low_quality_latent_is_noised_as_in_the_reference() -> None:
+    golden = {key.removeprefix("cond."): value for key, value in tensors("dit/sampler").items() if key.startswith("cond.")}
+    for t, expected in zip(golden["t"].tolist(), golden["lq_noised"], strict=True):
+        torch.testing.assert_close(noise_low_quality(golden["lq"], golden["noise"], t), expected, atol=1e-6, rtol=1e-6)
+    conditioned = condition(noise_low_quality(golden["lq"], golden["noise"], 100.0))
+    torch.testing.assert_close(conditioned, golden["condition_at_t100"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "rescale"), [(1.0, 0.0), (2.0, 0.0), (6.5, 0.0), (6.5, 0.7)])
+def test_guidance_is_that_of_the_reference(scale: float, rescale: float) -> None:
+    golden = tensors("dit/sampler")
+    guided = guide(golden["cfg.pos"], golden["cfg.neg"], scale, rescale)
+    torch.testing.assert_close(guided, golden[f"cfg.scale{scale}.rescale{rescale}"], atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "partial", "asked"), [(2.0, 1.0, 4), (2.0, 0.5, 2), (2.0, 0.2, 0), (1.0, 1.0, 0)])
+def test_the_negative_text_is_used_in_guided_steps_only(scale: float, partial: float, asked: int) -> None:
+    times: list[float] = []
+
+    def negative_at(x: torch.Tensor, t: float) -> torch.Tensor:
+        times.append(t)
+        return torch.zeros_like(x)
+
+    guidance = Guidance(negative_at=negative_at, scale=scale, partial=partial)
+    sample(lambda x, t: x, torch.randn(2, 3, 4), steps=4, guidance=guidance)
+    assert times == trailing_timesteps(4)[:asked]
+
+
+@pytest.mark.parametrize(("options", "field"), [({"rescale": 1.5}, "cfg_rescale"), ({"partial": 0.0}, "cfg_partial")])
+def test_guidance_out_of_range_is_refused(options: dict[str, float], field: str) -> None:
+    with pytest.raises(InvalidOption) as error:
+        Guidance(negative_at=lambda x, t: x, scale=2.0, **options)
+    assert error.value.field == field
 
 
 def test_one_step_is_noise_minus_velocity() -> None:
