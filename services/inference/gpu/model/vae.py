@@ -286,8 +286,12 @@ class Vae(nn.Module):
         return moments
 
     def encode(self, frames: Tensor, state: VaeState) -> Tensor:
-        """The posterior's mean as the transformer sees it: (L, h, w, C), fp32, scaled. Arguments as for :meth:`moments`."""
-        mean = self.moments(frames, state)[:, : self.spec.latent_channels]
+        """Frames to latents. Arguments as for :meth:`moments`, result as of :meth:`as_latents`."""
+        return self.as_latents(self.moments(frames, state))
+
+    def as_latents(self, moments: Tensor) -> Tensor:
+        """(L, 2 · C, h, w) moments to (L, h, w, C): their mean as the transformer sees it, fp32, scaled."""
+        mean = moments[:, : self.spec.latent_channels]
         return mean.permute(0, 2, 3, 1).float() * self.spec.scaling_factor
 
     def decode(self, latents: Tensor, state: VaeState) -> Tensor:
