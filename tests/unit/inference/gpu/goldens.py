@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -58,6 +60,37 @@ def tiny_vae() -> Vae:
     vae = Vae(TINY_VAE, KERNELS).requires_grad_(False)
     vae.load_state_dict(tensors("vae/tiny_vae"))
     return vae
+
+
+def full_vae() -> Vae:
+    """The released autoencoder's structure at its real size, 1 GB, with weights from a formula."""
+    with torch.device("meta"):
+        vae = Vae(SPECS["seedvr2-3b"].vae, KERNELS).requires_grad_(False)
+    shapes = {key: value.shape for key, value in vae.state_dict().items()}
+    vae.load_state_dict({key: _formula(key, i, shapes[key]) for i, key in enumerate(sorted(shapes))}, assign=True)
+    return vae
+
+
+def _formula(key: str, index: int, shape: torch.Size) -> Tensor:
+    u = torch.from_numpy(_hashes(index, shape.numel())).view(shape)
+    if "norm" in key:
+        return u.mul_(0.3).add_(1.0 if key.endswith("weight") else 0.0)
+    return u.mul_(0.2) if key.endswith("bias") else u.mul_(3**0.5 * 1.2 / shape[1:].numel() ** 0.5)
+
+
+def _hashes(index: int, count: int, step: int = 1 << 16) -> NDArray[np.float32]:
+    """Numbers in [-1, 1) that look random; in pieces that fit a cache."""
+    u = np.empty(count, np.float32)
+    for first in range(0, count, step):
+        x = np.arange(first, min(first + step, count), dtype=np.uint32) * np.uint32(2654435761)
+        x += np.uint32(40503 * index + 12345)
+        x ^= x >> np.uint32(16)
+        x *= np.uint32(2246822519)
+        x ^= x >> np.uint32(13)
+        x *= np.uint32(3266489917)
+        x ^= x >> np.uint32(16)
+        u[first : first + step] = x * 2.0**-31 - 1.0
+    return u
 
 
 def nano() -> Model:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from services.inference.gpu.model.kernels import group_norm_silu
 from services.inference.gpu.model.vae import Conv, Downsampler, Upsampler, VaeState
-from tests.unit.inference.gpu.goldens import KERNELS, nano, tensors, tiny_vae
+from tests.unit.inference.gpu.goldens import KERNELS, full_vae, nano, tensors, tiny_vae
 
 CLOSE = {"atol": 5e-5, "rtol": 0}
 ENCODE = sorted(key[:-2] for key in tensors("vae/encode_decode") if key.startswith("enc.") and key.endswith(".x"))
@@ -42,6 +42,15 @@ def test_an_image_goes_there_and_back() -> None:
     mean = vae.encode(golden["image.x"], VaeState())
     torch.testing.assert_close(mean.permute(0, 3, 1, 2) / vae.spec.scaling_factor, golden["image.mean_squeezed"], **CLOSE)
     torch.testing.assert_close(vae.decode(mean, VaeState()), golden["image.y_squeezed"], **CLOSE)
+
+
+def test_the_real_structure_at_its_real_size_gives_the_reference_values() -> None:
+    golden, vae = tensors("vae/full_config"), full_vae()
+    for case in ("t1_24x16", "t5_16x24"):
+        moments = vae.moments(_frames_first(golden[f"{case}.x"]), VaeState())
+        torch.testing.assert_close(moments, _frames_first(golden[f"{case}.moments"]), **CLOSE)
+        latents = _frames_first(golden[f"{case}.z"]).permute(0, 2, 3, 1) * vae.spec.scaling_factor
+        torch.testing.assert_close(vae.decode(latents, VaeState()), _frames_first(golden[f"{case}.y"]), **CLOSE)
 
 
 def test_every_recorded_stage_gives_the_reference_values() -> None:
