@@ -250,6 +250,15 @@ class Decoder(nn.Module):
         return x
 
 
+def posterior(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """(L, 2 · C, h, w) moments to mean and standard deviation, (L, C, h, w) each.
+
+    The service goes on with the mean; the released scripts draw from the whole distribution.
+    """
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean, log_variance.clamp(-30.0, 20.0).div(2).exp()
+
+
 class Vae(nn.Module):
     """Encoder and decoder."""
 
@@ -278,7 +287,7 @@ class Vae(nn.Module):
             state: of this stream; changed.
 
         Returns:
-            (L, 2 · latent channels, h, w), the mean first. Log-variances may need clamping to [-30, 20].
+            (L, 2 · latent channels, h, w): means and log-variances, see :func:`posterior`.
         """
         if self._fused:
             return self._fast.moments(frames, state)

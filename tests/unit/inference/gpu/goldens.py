@@ -37,28 +37,28 @@ TINY_VAE = VaeSpec(
 )  # fmt: skip
 
 
-def tensors(name: str) -> dict[str, Tensor]:
+def tensors(name: str, folder: Path = GOLDENS) -> dict[str, Tensor]:
     """A file of goldens; half-precision tensors, which only save space, become fp32."""
-    found = load_file(GOLDENS / f"{name}.safetensors")
+    found = load_file(folder / f"{name}.safetensors")
     return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
 
 
-def table(name: str) -> Any:
+def table(name: str, folder: Path = GOLDENS) -> Any:
     """A JSON file of goldens."""
-    return json.loads((GOLDENS / f"{name}.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text())
 
 
-def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS) -> Dit:
+def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDENS / "dit") -> Dit:
     """One of the small transformers that the goldens were made with."""
     dit = Dit(TINY_DITS[rules], kernels).requires_grad_(False)
-    dit.load_state_dict(tensors(f"dit/tiny_{rules}_weights"))
+    dit.load_state_dict(tensors(f"tiny_{rules}_weights", folder))
     return dit
 
 
-def tiny_vae() -> Vae:
+def tiny_vae(folder: Path = GOLDENS / "vae") -> Vae:
     """The small autoencoder that the goldens were made with."""
     vae = Vae(TINY_VAE, KERNELS).requires_grad_(False)
-    vae.load_state_dict(tensors("vae/tiny_vae"))
+    vae.load_state_dict(tensors("tiny_vae", folder))
     return vae
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from services.inference.gpu.model.kernels import group_norm_silu
-from services.inference.gpu.model.vae import Conv, Downsampler, Upsampler, VaeState
+from services.inference.gpu.model.vae import Conv, Downsampler, Upsampler, VaeState, posterior
 from tests.unit.inference.gpu.goldens import KERNELS, full_vae, nano, tensors, tiny_vae
 
 CLOSE = {"atol": 5e-5, "rtol": 0}
@@ -42,6 +42,14 @@ def test_an_image_goes_there_and_back() -> None:
     mean = vae.encode(golden["image.x"], VaeState())
     torch.testing.assert_close(mean.permute(0, 3, 1, 2) / vae.spec.scaling_factor, golden["image.mean_squeezed"], **CLOSE)
     torch.testing.assert_close(vae.decode(mean, VaeState()), golden["image.y_squeezed"], **CLOSE)
+
+
+def test_moments_are_the_mean_and_spread_of_the_reference() -> None:
+    golden = tensors("vae/encode_decode")
+    mean, deviation = posterior(golden["posterior.moments"][0].transpose(0, 1))
+    assert mean.equal(_frames_first(golden["posterior.mean"]))
+    torch.testing.assert_close(deviation, _frames_first(golden["posterior.std"]))
+    torch.testing.assert_close(2 * deviation.log(), _frames_first(golden["posterior.logvar"]))
 
 
 def test_the_real_structure_at_its_real_size_gives_the_reference_values() -> None:
