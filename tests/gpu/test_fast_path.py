@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.inference.gpu.model.dit import Dit
+from services.inference.gpu.model.dit import Clip, Dit
 from services.inference.gpu.model.kernels import Kernels, choose_kernels
 from services.inference.gpu.model.sampler import condition
 from services.inference.gpu.model.spec import SPECS, ModelSpec
@@ -67,6 +67,23 @@ def test_velocities_are_those_of_the_reference(case: str, rules: str, fused: boo
     golden = tensors(f"dit/tiny_{rules}_{'pair' if pair else case}")
     seen = velocity[:, ::3, ::5] if case in ("video5", "wide") else velocity
     torch.testing.assert_close(seen.cpu(), golden[f"v{case[-1]}" if pair else "v"], atol=2e-5, rtol=1e-4)
+
+
+@PATHS
+@pytest.mark.parametrize("rules", ["3b", "7b"])
+def test_clips_in_one_call_do_not_see_each_other(rules: str, fused: bool) -> None:
+    dit = tiny_dit(rules, choose_kernels(GPU, FP32, fused=fused)).to(GPU)
+    inputs, golden = on_gpu(tensors("dit/inputs")), tensors(f"dit/tiny_{rules}_pair")
+    clips = [
+        Clip(
+            torch.cat([inputs[f"{case}.noise"], condition(inputs[f"{case}.lq"])], dim=-1),
+            inputs[f"{case}.txt"],
+            inputs[f"{case}.timestep"][0],
+        )
+        for case in ("pair0", "pair1")
+    ]
+    for index, velocity in enumerate(dit.velocities(clips)):
+        torch.testing.assert_close(velocity.cpu(), golden[f"v{index}"], atol=2e-5, rtol=1e-4)
 
 
 @PATHS

@@ -41,10 +41,12 @@ def normalise(frames: Tensor) -> Tensor:
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
     """(T, 3, H, W) in [0, 1] to (T, 3, height, width): bicubic with antialiasing in fp32, clamped."""
-    if frames.shape[-2:] == (height, width):
-        return frames
-    scaled = functional.interpolate(frames.float(), (height, width), mode="bicubic", antialias=True, align_corners=False)
-    return scaled.clamp_(0.0, 1.0)
+    return frames if frames.shape[-2:] == (height, width) else scale(frames, height, width).clamp_(0.0, 1.0)
+
+
+def scale(frames: Tensor, height: int, width: int) -> Tensor:
+    """The same with its overshoot."""
+    return functional.interpolate(frames.float(), (height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
