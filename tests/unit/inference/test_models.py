@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import SettingsError
-from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
-from services.inference.gpu.model.spec import MODEL_FILES
+from services.inference.delivery.catalogue import CATALOGUE, EMBEDDED_DIRECTORY
+from services.inference.gpu.model.spec import MODEL_FILES, SPECS
 from services.inference.messages import RankReady
 from services.inference.models import describe, find_model, model_hash
 
@@ -51,6 +51,11 @@ def test_a_model_is_described_by_its_spec_and_by_what_was_loaded():
     assert (model.title, model.dtype, model.parameters, model.hash) == ("SeedVR2 3B", "float32", 12, model_hash({"a": "1"}))
     assert (model.size_multiple, model.temporal_factor, model.colours[0]) == (16, 4, "wavelet")
     assert describe("nano", ready).size_multiple == 8
+    assert describe("seedvr2-7b-sharp", ready).title == "SeedVR2 7B sharp"
+
+
+def test_every_model_that_can_be_fetched_can_be_loaded():
+    assert list(SPECS) == list(CATALOGUE)
 
 
 def test_a_models_hash_is_that_of_its_files_in_any_order():

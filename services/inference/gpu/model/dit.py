@@ -263,7 +263,8 @@ class Dit(nn.Module):
     def velocities(self, clips: Sequence[Clip], checkpoint: Checkpoint = lambda: None) -> list[Tensor]:
         """Predict the velocities of clips that may differ in size, text and time; each is as if it were alone.
 
-        A block's weights are used for all clips before those of the next block are touched.
+        On the plain path a block's weights serve all clips before those of the next block are touched; fused kernels take one
+        clip after the other, because from some hundred tokens on a clip fills a GPU by itself.
         """
         layouts = [self._layouts(self._grid(clip), len(clip.text), clip.x.device) for clip in clips]
         if self._kernels.fused:
