@@ -40,10 +40,7 @@ class JobPage:
                 self._progress = fragment("", elem_id="progress")
                 self._build_buttons()
                 self.notice = fragment("", elem_id="job-notice")
-            with gr.Column(elem_classes="sv-card", visible=False) as self._live_card:
-                with gr.Row(elem_id="live", elem_classes="sv-pair"):
-                    self._picture = fragment("")
-                    self._player = fragment("")
+            self._build_live()
             self._build_result()
             with gr.Column(elem_classes="sv-card"), gr.Accordion("Details", open=False, elem_id="details"):
                 self._details = fragment("")
@@ -63,6 +60,11 @@ class JobPage:
             self.retry = gr.Button("Try again", variant="primary", visible=False, elem_id="retry")
             self.delete = gr.Button("Delete", visible=False, elem_id="delete")
 
+    def _build_live(self) -> None:
+        with gr.Column(elem_classes="sv-card", visible=False) as self._live_card, gr.Row(elem_id="live", elem_classes="sv-pair"):
+            self._picture = fragment("")
+            self._player = fragment("")
+
     def _build_result(self) -> None:
         with gr.Column(visible=False, elem_id="result") as self._result:
             with gr.Column(elem_classes="sv-card"):
@@ -80,15 +82,10 @@ class JobPage:
         """Wire the events that stay on this page."""
         options: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self._timer.tick(self._tick, [self.job_id, self._shown], self._refreshed, **options)
-        gr.on(
-            [self._frame.change, self._shown.change],
-            self._compare,
-            [self.job_id, self._frame, self._shown],
-            self._slider,
-            trigger_mode="always_last",
-            postprocess=False,
-            **options,
-        )
+        pictures: dict[str, Any] = {"trigger_mode": "always_last", "postprocess": False, **options}
+        self._frame.change(self._compare, [self.job_id, self._frame], self._slider, **pictures)
+        # Not through the frame chooser: its value may reach the browser's page after the state's.
+        self._shown.change(self._compare_middle, [self.job_id, self._shown], self._slider, **pictures)
         changed = [self.notice, *self._refreshed]
         self.cancel.click(self._cancel, self.job_id, changed, **options)
         self.retry.click(self._retry, self.job_id, changed, **options)
@@ -148,7 +145,7 @@ class JobPage:
             self._player: player,
             self._live_card: gr.update(visible=bool(player)),
         }
-        state = f"{STATES.get(job.state, '')} {bool(job.plan.frames)}"
+        state = f"{STATES.get(job.state, '')} {bool(job.plan.frames)} {_middle_frame(job)}"
         if state == shown:
             return updates
         updates |= {self._shown: state, self._headline: job_cards.headline(job, self._links)}
@@ -170,11 +167,10 @@ class JobPage:
         if job.state != pb.JOB_STATE_SUCCEEDED:
             return {self._result: gr.update(visible=False), self._players: ""}
         frames = max(1, job.result.frames)
-        middle = (frames + 1) // 2
         return {
             self._result: gr.update(visible=True),
             self._players: job_cards.players(job, self._links),
-            self._frame: gr.update(maximum=max(2, frames), value=middle, visible=frames > 1),
+            self._frame: gr.update(maximum=max(2, frames), value=_middle_frame(job), visible=frames > 1),
         }
 
     async def _report(self, job: pb.Job) -> pb.GetQualityReportResponse | None:
@@ -185,8 +181,11 @@ class JobPage:
         except ServiceError:
             return None
 
-    async def _compare(self, job_id: str, number: int, shown: str) -> Any:
-        return slider_pictures(job_id, int(number), self._links) if job_id and shown.startswith(_DONE) else None
+    async def _compare(self, job_id: str, number: int) -> Any:
+        return slider_pictures(job_id, int(number), self._links) if job_id else None
+
+    async def _compare_middle(self, job_id: str, shown: str) -> Any:
+        return await self._compare(job_id, int(shown.split()[-1])) if shown.startswith(_DONE) else None
 
     async def _cancel(self, job_id: str) -> Updates:
         return await self._act(self._client.cancel_job, job_id)
@@ -200,3 +199,8 @@ class JobPage:
             return {self.notice: ""} | await self._show(await soon(self._client.get_job(job_id)), "")
         except ServiceError as error:
             return {self.notice: home_cards.notice(error_words(error))}
+
+
+def _middle_frame(job: pb.Job) -> int:
+    """Counted from 1."""
+    return int(max(1, job.result.frames) + 1) // 2

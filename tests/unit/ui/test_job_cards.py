@@ -1,7 +1,16 @@
 import pytest
 
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.job_cards import details, download_card, headline, live_picture, live_player, newest_frame, players, progress_card
+from services.ui.job_cards import (
+    details,
+    download_card,
+    headline,
+    live_picture,
+    live_player,
+    newest_frame,
+    players,
+    progress_card,
+)
 from services.ui.links import Links
 
 LINKS = Links(root_path="")
