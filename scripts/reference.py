@@ -23,7 +23,7 @@ SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
-    "Model delivery (`python -m services.inference.delivery`)": ("SEEDVR2_MODELS", DeliverySettings),
+    "Model delivery (`python -m services.inference.models`)": ("SEEDVR2_MODELS", DeliverySettings),
 }
 
 

@@ -1,6 +1,7 @@
 """``seedvr2``: restore videos, run the services on this machine, see to jobs."""
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -22,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(as_json, "UsageError", str(error))
         return 2
     try:
+        if not inspect.iscoroutinefunction(arguments.run):
+            return int(arguments.run(arguments))
         return asyncio.run(_until_interrupted(arguments.run(arguments)))
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         if arguments.interrupted:
             print_error(as_json, "Interrupted", "Interrupted.")
         return int(arguments.interrupted)

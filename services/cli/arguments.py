@@ -11,6 +11,8 @@ from typing import NoReturn
 from services.cli import jobs, models, restore, up
 from services.cli.output import UsageError
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.inference.delivery.options import add_actions
+from services.inference.model_files import DEFAULT_DIRECTORY
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 _COLOURS = {
@@ -29,7 +31,8 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``seedvr2``; wrong usage raises UsageError.
 
-    The namespace has ``run``, the command's coroutine function, ``interrupted``, its exit code after Ctrl-C, and ``json``.
+    The namespace has ``run``, the command's function or coroutine function, ``interrupted``, its exit code after Ctrl-C, and
+    ``json``.
     """
     parser = _Parser(prog="seedvr2", description="Restore and enlarge video with SeedVR2.")
     parser.add_argument("--version", action="version", version=f"seedvr2 {importlib.metadata.version('seedvr2')}")
@@ -38,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_up(commands.add_parser("up", help="run web page, gateway and worker on this machine"))
     _add_restore(commands.add_parser("restore", help="restore one video"))
     _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
-    _add_models(commands.add_parser("models", help="list models"))
+    _add_models(commands.add_parser("models", help="list, fetch and verify models"))
     return parser
 
 
@@ -61,6 +64,9 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         "--metrics-port", type=_port, metavar="N", help="metrics of the gateway; the worker's are on N+1 (default: off)"
     )
     parser.add_argument("--model", default="", metavar="M", help="what the worker serves (default: nano)")
+    parser.add_argument(
+        "--model-directory", default="", metavar="DIR", help=f"where fetched models are (default: {DEFAULT_DIRECTORY})"
+    )
     parser.add_argument("--no-page", action="store_true", help="gateway and worker only")
 
 
@@ -111,10 +117,14 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    command = commands.add_parser("list", help="what the gateway knows")
-    command.set_defaults(run=models.list_models)
-    _add_server(command)
+    parsers = add_actions(parser.add_subparsers(metavar="COMMAND", required=True))
+    for command in parsers.values():
+        command.set_defaults(run=models.fetch_or_verify)
+    parsers["list"].set_defaults(run=models.list_models)
+    parsers["list"].add_argument(
+        "--server", type=_address, metavar="HOST:PORT", help="a gateway: also show which models its workers serve"
+    )
+    _add_json(parsers["list"])
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,9 @@ class StackOptions:
     model: str = ""
     """What the worker serves; empty: its default."""
 
+    model_directory: str = ""
+    """Where the worker looks for models that were fetched; empty: its default."""
+
     ready_s: float = 300.0
     """How long a worker may take to load its model and pass its self-test."""
 
@@ -125,7 +128,8 @@ class LocalStack:
             raise WorkerUnavailable(f"The worker isn't ready{detail}; its log is {self._services[0].log}.") from error
 
     def _worker_spec(self) -> ServiceSpec:
-        model = {"model": self._options.model} if self._options.model else {}
+        named = {"model": self._options.model, "model_directory": self._options.model_directory}
+        model = {name: value for name, value in named.items() if value}
         return ServiceSpec(
             name="inference",
             module="services.inference",

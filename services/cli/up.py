@@ -19,6 +19,7 @@ async def run(arguments: argparse.Namespace) -> int:
         page_port=None if arguments.no_page else arguments.port,
         metrics_port=arguments.metrics_port,
         model=arguments.model,
+        model_directory=arguments.model_directory,
     )
     async with contextlib.AsyncExitStack() as running:
         with Bar() as bar:

@@ -76,8 +76,8 @@ async def _follow_health(engine: Engine, server: Server) -> None:
 def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetrics) -> Engine:
     files = find_model(settings.model, settings.model_directory)
     orders = load_orders(
-        model=files.name, directory=files.directory, device=settings.device, dtype=settings.dtype, ranks=settings.ranks,
-        threads=settings.torch_threads,
+        model=files.name, directory=files.directory, sha256=files.sha256, device=settings.device, dtype=settings.dtype,
+        ranks=settings.ranks, threads=settings.torch_threads,
     )  # fmt: skip
     limits = VideoLimits(
         memory_bytes=settings.video_memory_bytes, cpu_s=settings.video_cpu_s, encoder_threads=settings.encoder_threads

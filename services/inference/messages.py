@@ -4,7 +4,7 @@ Every class here crosses a process border as the fields of one message, of the k
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +33,9 @@ class LoadOrder:
 
     threads: int
     """CPU threads."""
+
+    sha256: dict[str, str] = field(default_factory=dict)
+    """That the model's files must have, by name; empty: whatever they have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

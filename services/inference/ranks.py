@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -261,14 +261,16 @@ class Ranks:
         return "the ranks run on devices, or have loaded weights, that differ"
 
 
-def load_orders(*, model: str, directory: Path, device: str, dtype: str, ranks: int, threads: int) -> tuple[LoadOrder, ...]:
+def load_orders(
+    *, model: str, directory: Path, sha256: Mapping[str, str], device: str, dtype: str, ranks: int, threads: int
+) -> tuple[LoadOrder, ...]:
     """What each rank is to load; 0 ranks: one per GPU, one on a CPU; 0 threads: the cores divided by the ranks."""
     count = ranks or (1 if device == "cpu" else gpu_count())
     cores = len(os.sched_getaffinity(0))
     return tuple(
         LoadOrder(
             model=model, directory=str(directory), device=device, dtype=dtype, index=index,
-            threads=threads or max(1, cores // count),
+            threads=threads or max(1, cores // count), sha256=dict(sha256),
         )
         for index in range(count)
     )  # fmt: skip

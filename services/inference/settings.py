@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.common.settings import setting
+from services.inference.model_files import DEFAULT_DIRECTORY
 
 _DEVICES = ("auto", "cpu", "cuda")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -18,7 +19,7 @@ class InferenceSettings:
     metrics_address: str = setting("127.0.0.1:9102", "host:port of /metrics; port 0 takes any free one, empty: no metrics")
     pool: str = setting("default", "name of the pool that this worker belongs to")
     model: str = setting("nano", "model to load")
-    model_directory: str = setting("", "directory with a directory of weights per model; empty: the embedded models only")
+    model_directory: str = setting("", f"directory with a directory of files per model; empty: {DEFAULT_DIRECTORY}")
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is a GPU")
     dtype: str = setting("auto", "float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU")
     ranks: int = setting(0, "processes with a device each; 0: one per GPU, one on a CPU")

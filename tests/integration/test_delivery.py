@@ -87,13 +87,13 @@ class Volume:
     endpoint: str
     catalogue: Catalogue
 
-    def delivery(self, *, token: str = "", convert=None, on_progress=lambda progress: None, **settings) -> Delivery:
+    def delivery(self, *, token: str = "", convert_files=None, on_progress=lambda progress: None, **settings) -> Delivery:
         quick = {"pause_s": 0.01, "longest_pause_s": 0.02, "stall_s": 0.4, "timeout_s": 5.0, "tries": 4, "min_free_bytes": 0}
         return Delivery(
             DeliverySettings(directory=str(self.directory), endpoint=self.endpoint, **(quick | settings)),
             token=Token(secret=token, origin="a file") if token else None,
             catalogue=self.catalogue,
-            convert=convert,
+            convert=convert_files,
             on_progress=on_progress,
         )
 
@@ -516,8 +516,9 @@ def test_the_text_embedding_can_come_from_another_repository(hub: FakeHub, volum
 # Conversion.
 
 
-def convert(source: Path, destination: Path) -> None:
+def convert(source: Path, destination: Path, on_bytes: Callable[[int, int], None]) -> None:
     destination.write_bytes(b"bf16:" + source.read_bytes())
+    on_bytes(1, 2)
 
 
 CONVERTED = {
@@ -527,33 +528,44 @@ CONVERTED = {
 
 
 def test_files_are_converted_once_and_their_sources_go(volume: Volume):
-    volume.delivery(convert=convert).fetch("tiny")
+    volume.delivery(convert_files=convert).fetch("tiny")
     assert volume.contents() == CONVERTED
     volume.delivery().verify("tiny")
     written = (volume.directory / "tiny" / "dit.safetensors").stat().st_mtime_ns
-    volume.delivery(convert=convert).fetch("tiny")
+    volume.delivery(convert_files=convert).fetch("tiny")
     assert (volume.directory / "tiny" / "dit.safetensors").stat().st_mtime_ns == written
 
 
 def test_a_source_makes_room_as_soon_as_it_is_converted(volume: Volume):
     there: list[int] = []
 
-    def count_sources(source: Path, destination: Path) -> None:
+    def count_sources(source: Path, destination: Path, on_bytes: Callable[[int, int], None]) -> None:
         there.append(len(list(source.parent.glob("*.part"))))
-        convert(source, destination)
+        convert(source, destination, on_bytes)
 
-    volume.delivery(convert=count_sources).fetch("tiny")
+    volume.delivery(convert_files=count_sources).fetch("tiny")
     assert there == [1, 1, 1]
 
 
+def test_files_stay_as_they_were_published_where_the_settings_want_it(volume: Volume):
+    volume.delivery(convert_files=convert, convert=False).fetch("tiny")
+    assert volume.contents() == WHOLE
+
+
+def test_a_conversion_tells_how_far_it_is(volume: Volume):
+    seen: list[Progress] = []
+    volume.delivery(convert_files=convert, on_progress=seen.append).fetch("tiny")
+    assert Progress(stage="converting", model="tiny", file="dit.st", done_bytes=1, total_bytes=2) in seen
+
+
 def test_a_conversion_that_fails_is_made_again_without_a_download(hub: FakeHub, volume: Volume):
-    def broken(source: Path, destination: Path) -> None:
+    def broken(source: Path, destination: Path, on_bytes: Callable[[int, int], None]) -> None:
         destination.write_bytes(b"half")
         raise ModelBroken("no tensors")
 
     with pytest.raises(ModelBroken, match="no tensors"):
-        volume.delivery(convert=broken).fetch("tiny")
-    volume.delivery(convert=convert).fetch("tiny")
+        volume.delivery(convert_files=broken).fetch("tiny")
+    volume.delivery(convert_files=convert).fetch("tiny")
     assert volume.contents() == CONVERTED
     assert hub.sent_bytes == sum(map(len, CONTENT.values()))
 
@@ -578,8 +590,11 @@ def test_a_changed_byte_is_found(volume: Volume):
     volume.delivery().fetch("tiny")
     dit = volume.directory / "tiny" / "dit.st"
     dit.write_bytes(DIT[:-1] + bytes([DIT[-1] ^ 1]))
-    with pytest.raises(ModelBroken, match=r"dit\.st was changed or is damaged"):
+    with pytest.raises(ModelBroken, match=r"dit\.st was changed or is damaged.* Delete it and fetch tiny again"):
         volume.delivery().verify("tiny")
+    dit.unlink()
+    volume.delivery().fetch("tiny")
+    volume.delivery().verify("tiny")
 
 
 def test_a_lost_file_is_found_and_fetched_again(volume: Volume):
@@ -617,6 +632,7 @@ class Command:
     def start(self, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
         settings = {
             "DIRECTORY": self.volume.directory, "ENDPOINT": self.volume.endpoint, "PAUSE_S": 0.01, "MIN_FREE_BYTES": 0,
+            "CONVERT": "false",
         }  # fmt: skip
         return subprocess.Popen(
             [*before, sys.executable, "-m", "tests.integration.delivery_command", str(self.catalogue), *arguments],

@@ -7,10 +7,8 @@ the hash that the hub itself states for it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Role = Literal["dit", "vae", "pos_emb"]
-"""What a file is in its model: transformer, autoencoder, positive text embedding. Its name on the volume begins with it."""
+from services.inference.model_files import Role
 
 EMBEDDED_DIRECTORY = Path(__file__).parents[3] / "models"
 """Where models that are part of this software lie, a directory each."""
@@ -21,7 +19,7 @@ class SourceFile:
     """One file of a model and where it comes from."""
 
     role: Role
-    """What it is in the model."""
+    """What it is in the model; its name on the volume begins with it."""
 
     repository: str
     """``owner/name`` on the hub; empty for an embedded file."""

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from services.common.errors import ModelBroken, SettingsError
 from services.inference.delivery.catalogue import CATALOGUE, EMBEDDED_DIRECTORY, Catalogue, ModelSet, SourceFile
+from services.inference.delivery.conversion import Convert
 from services.inference.delivery.download import Downloader
 from services.inference.delivery.files import sha256_of, size_of, volume_errors
-from services.inference.delivery.gather import Convert, Gathering
+from services.inference.delivery.gather import Gathering
 from services.inference.delivery.hub import Hub
 from services.inference.delivery.progress import OnProgress, Progress, Stage
-from services.inference.delivery.settings import PREFIX, DeliverySettings, Token
+from services.inference.delivery.settings import DeliverySettings, Token
 from services.inference.delivery.states import ModelState, model_states
 from services.inference.delivery.volume import MARKER, Volume
 from services.inference.delivery.wanted import check_revision, model_of, wanted_files
+from services.inference.model_files import named_directory
 
 _log = logging.getLogger(__name__)
 
@@ -31,20 +33,14 @@ class Delivery:
         convert: Convert | None = None,
         on_progress: OnProgress = lambda progress: None,
     ) -> None:
-        """Without ``convert`` files stay as they were published.
-
-        Raises:
-            SettingsError: no directory is named.
-        """
-        if not settings.directory:
-            raise SettingsError(f"Where shall models be kept? Name a directory in {PREFIX}_DIRECTORY.", field="directory")
+        """``convert`` is used where the settings want it; without it files stay as they were published."""
         self._settings = settings
         self._token = token
         self._catalogue = catalogue
         self._embedded_directory = embedded_directory
-        self._convert = convert
+        self._convert = convert if settings.convert else None
         self._on_progress = on_progress
-        self._volume = Volume(Path(settings.directory))
+        self._volume = Volume(named_directory(settings.directory))
 
     def fetch(self, *names: str) -> None:
         """Make models ready, one after the other; those that are ready stay as they are.
@@ -139,4 +135,6 @@ class Delivery:
         except OSError as error:
             raise ModelBroken(f"{path} can't be read: {error.strerror}. Fetch {name} again.") from error
         if found != sha256:
-            raise ModelBroken(f"{path} was changed or is damaged: its SHA-256 is {found}, not {sha256}. Fetch {name} again.")
+            raise ModelBroken(
+                f"{path} was changed or is damaged: its SHA-256 is {found}, not {sha256}. Delete it and fetch {name} again."
+            )

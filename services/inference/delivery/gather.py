@@ -4,13 +4,13 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from services.common.errors import ModelBroken, SettingsError
 from services.inference.delivery.catalogue import SourceFile
+from services.inference.delivery.conversion import Convert
 from services.inference.delivery.download import Downloader
 from services.inference.delivery.files import require_space, sha256_of, size_of, sync
 from services.inference.delivery.hub import RemoteFile
@@ -19,10 +19,6 @@ from services.inference.delivery.volume import FileRecord, Staging
 
 _log = logging.getLogger(__name__)
 _KEY_LENGTH = 16
-
-Convert = Callable[[Path, Path], None]
-"""Writes a checkpoint (first path, in any format) as bf16 safetensors (second path, named ``<role>.safetensors``), whole or
-not at all; raises ModelBroken where it can't."""
 
 
 class Tell(Protocol):
@@ -95,9 +91,9 @@ class Gathering:
         _log.info("%s is there", source.file, extra={"sha256": sha256, "commit": remote.commit if remote else ""})
 
     def _add_converted(self, item: _Item, sha256: str, convert: Convert) -> None:
-        size, target = size_of(item.part), self._staging.file(f"{item.source.role}.safetensors")
-        self._tell(item.source.file, "converting", 0, size)
-        convert(item.part, target)
+        target = self._staging.file(f"{item.source.role}.safetensors")
+        self._tell(item.source.file, "converting", 0, item.size_bytes)
+        convert(item.part, target, lambda *how_far: self._tell(item.source.file, "converting", *how_far))
         sync(target)
         converted_sha256 = sha256_of(target, lambda done: self._tell(item.source.file, "checking", done, size_of(target)))
         self._staging.note(_record(item, target, size_of(target), converted_sha256, sha256))

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from services.common.errors import SettingsError
 from services.common.settings import setting
+from services.inference.model_files import DEFAULT_DIRECTORY
 
 PREFIX = "SEEDVR2_MODELS"
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105  the name of a variable, not a token
@@ -20,7 +21,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 class DeliverySettings:
     """What delivery needs to know; each field is a setting."""
 
-    directory: str = setting("", "directory that holds the models, one below it for each; usually a volume that pods share")
+    directory: str = setting(
+        "", f"directory with a directory of files per model, usually a volume that pods share; empty: {DEFAULT_DIRECTORY}"
+    )
     endpoint: str = setting(
         "", "address of the hub or of a mirror, for example https://hub.example; empty: HF_ENDPOINT, else the public hub"
     )
@@ -28,6 +31,11 @@ class DeliverySettings:
     token_file: str = setting("", f"file with the hub's access token; empty: {TOKEN_VARIABLE}, else none")
     offline: bool = setting(False, "true: never ask the network; what is not on the volume is missing")
     official: bool = setting(False, "true: the .pth files of the model's authors instead of the fp16 safetensors")
+    convert: bool = setting(
+        True,
+        "true: write what was downloaded anew as bf16 safetensors, so that workers start faster; false: keep it as published, "
+        "for workers that compute in float32 or float16",
+    )
     text_embedding: str = setting(
         "",
         "where pos_emb.pt is: a mounted file, or owner/name[@revision][:file] on the hub; empty: where the catalogue expects it",

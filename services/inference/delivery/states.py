@@ -55,7 +55,7 @@ def _state(model: ModelSet, volume: Volume, embedded_directory: Path) -> ModelSt
 
 def _why_not_ready(model: ModelSet, volume: Volume) -> State:
     if volume.has_parts(model.name):
-        return "fetching" if volume.told().model == model.name and volume.busy() else "incomplete"
+        return "fetching" if volume.is_fetching(model.name) else "incomplete"
     if model.embedded or volume.marker(model.name):
         return "broken"
     return "foreign" if volume.has_foreign_files(model.name) else "absent"

@@ -16,14 +16,15 @@ import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from services.common.errors import SettingsError
-from services.inference.delivery.catalogue import Role, SourceFile
+from services.inference.delivery.catalogue import SourceFile
 from services.inference.delivery.files import read_json, size_of, sync, write_json
 from services.inference.delivery.progress import Progress
+from services.inference.model_files import Role
 
 MARKER = "complete.json"
 SCHEMA_VERSION = 1
@@ -83,6 +84,11 @@ class Marker:
 
     files: tuple[FileRecord, ...]
     """All of them."""
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Of all files, by name."""
+        return {record.name: record.sha256 for record in self.files}
 
     def answers(self, wanted: Iterable[SourceFile]) -> bool:
         """Whether all files that are wanted now are in it."""
@@ -161,9 +167,11 @@ class Volume:
     def ready(self, name: str) -> Marker | None:
         """The marker of a model whose files are all there with their sizes; None where something is missing."""
         marker = self.marker(name)
-        if marker and all(size_of(self.directory / name / each.name) == each.size_bytes for each in marker.files):
-            return marker
-        return None
+        return marker if marker and all(self.has(name, record) for record in marker.files) else None
+
+    def has(self, name: str, record: FileRecord) -> bool:
+        """Whether a model's file is there with its size."""
+        return size_of(self.directory / name / record.name) == record.size_bytes
 
     def has_foreign_files(self, name: str) -> bool:
         """Whether the model's directory holds something that was not put there by a download."""
@@ -173,6 +181,10 @@ class Volume:
     def has_parts(self, name: str) -> bool:
         """Whether a download of the model was begun."""
         return (self.directory / _INCOMPLETE / name).is_dir()
+
+    def is_fetching(self, name: str) -> bool:
+        """Whether a process downloads the model now."""
+        return self.has_parts(name) and self.told().model == name and self.busy()
 
     def staging(self, name: str) -> Staging:
         """Where the model grows. For the holder of the lock."""
@@ -191,7 +203,7 @@ class Volume:
         (self.directory / _INCOMPLETE).mkdir(parents=True, exist_ok=True)
         with (self.directory / ".lock").open("ab") as lock:
             while not self._try_lock(lock):
-                on_wait(self.told())
+                on_wait(replace(self.told(), stage="waiting"))
                 time.sleep(_POLL_S)
             try:
                 yield
@@ -219,12 +231,12 @@ class Volume:
                 write_json(self._progress_file, asdict(progress), durable=False)
 
     def told(self) -> Progress:
-        """What the process that downloads said last, as a waiting one's progress."""
+        """What the process that downloads said last."""
         record = read_json(self._progress_file)
         try:
-            return Progress(**{**record, "stage": "waiting"})
+            return Progress(**record)
         except TypeError:
-            return Progress(stage="waiting")
+            return Progress(stage="downloading")
 
     @property
     def _progress_file(self) -> Path:

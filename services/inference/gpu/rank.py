@@ -16,7 +16,7 @@ import torch
 
 from services.common.channel import Channel, ChannelClosed, Message
 from services.common.child import error_fields, run_child
-from services.common.errors import GpuOutOfMemory, JobCancelled, ServiceError, SettingsError
+from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, ServiceError, SettingsError
 from services.inference.frames import MAX_BATCH_BYTES, Frames, frames_of, send_frames
 from services.inference.gpu.model.spec import SPECS
 from services.inference.gpu.model.weights import Model, load_model
@@ -39,6 +39,7 @@ def main(channel: Channel) -> None:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     device = choose_device(order.device, order.index)
     model = load_model(SPECS[order.model], Path(order.directory), device, choose_dtype(order.dtype, device))
+    check_unchanged(model, order)
     self_test(model)
     channel.send("ready", **asdict(_ready(model, order)))
     while True:
@@ -71,13 +72,23 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return _DTYPES[wanted]
 
 
+def check_unchanged(model: Model, order: LoadOrder) -> None:
+    """Refuse files that are not those that were delivered. Raises ModelBroken."""
+    changed = [name for name, sha256 in order.sha256.items() if model.sha256.get(name) != sha256]
+    if changed:
+        raise ModelBroken(
+            f"{' and '.join(changed)} in {order.directory} changed since the model was fetched, or the disk is damaged; "
+            f"delete it and fetch {order.model} again."
+        )
+
+
 def _ready(model: Model, order: LoadOrder) -> RankReady:
     name, dtype = _device_name(model.device), str(model.dtype).removeprefix("torch.")
     return RankReady(
         facts=model.fingerprint | {"device": name, "torch": torch.__version__, "torch_threads": str(order.threads)},
         device=name,
         dtype=dtype,
-        weight_format=dtype,
+        weight_format=model.weight_format,
         parameters=sum(p.numel() for module in (model.dit, model.vae) for p in module.parameters()),
         sha256=model.sha256,
         memory_bytes=_device_memory_bytes(model.device),

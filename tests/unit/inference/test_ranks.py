@@ -104,15 +104,16 @@ async def test_a_rank_that_is_not_there_takes_nothing(tmp_path: Path):
 
 
 def test_cores_are_divided_among_the_ranks():
-    orders = load_orders(model="nano", directory=Path("/m"), device="cuda", dtype="auto", ranks=2, threads=0)
+    orders = load_orders(model="nano", directory=Path("/m"), sha256={"a": "1"}, device="cuda", dtype="auto", ranks=2, threads=0)
     assert [o.index for o in orders] == [0, 1]
+    assert all(o.sha256 == {"a": "1"} for o in orders)
     assert {o.threads for o in orders} == {max(1, len(os.sched_getaffinity(0)) // 2)}
 
 
 def test_a_cpu_has_one_rank(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert len(load_orders(model="nano", directory=Path("/m"), device="cpu", dtype="auto", ranks=0, threads=3)) == 1
-    assert len(load_orders(model="nano", directory=Path("/m"), device="auto", dtype="auto", ranks=0, threads=3)) == 3
+    assert len(load_orders(model="nano", directory=Path("/m"), sha256={}, device="cpu", dtype="auto", ranks=0, threads=3)) == 1
+    assert len(load_orders(model="nano", directory=Path("/m"), sha256={}, device="auto", dtype="auto", ranks=0, threads=3)) == 3
 
 
 @pytest.mark.parametrize(("visible", "count"), [("", 1), ("3", 1), ("GPU-a, GPU-b", 2)])

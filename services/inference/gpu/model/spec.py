@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
-DIT_FILE = "dit.safetensors"
-VAE_FILE = "vae.safetensors"
-TEXT_FILE = "pos_emb.safetensors"
 TEXT_KEY = "pos_emb"
-MODEL_FILES = (DIT_FILE, VAE_FILE, TEXT_FILE)
+"""Name of the text embedding in its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

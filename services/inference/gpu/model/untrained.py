@@ -7,7 +7,7 @@ from services.inference.gpu.model.dit import Dit
 from services.inference.gpu.model.kernels import Kernels
 from services.inference.gpu.model.spec import ModelSpec
 from services.inference.gpu.model.vae import Vae
-from services.inference.gpu.model.weights import Model
+from services.inference.gpu.model.weights import Model, kept_type, laid_out
 
 
 def untrained_model(spec: ModelSpec, kernels: Kernels, device: torch.device, dtype: torch.dtype, *, seed: int = 0) -> Model:
@@ -19,8 +19,7 @@ def untrained_model(spec: ModelSpec, kernels: Kernels, device: torch.device, dty
         module.to_empty(device=device).requires_grad_(False).eval()
         for name, parameter in module.named_parameters():
             _draw(name, parameter, generator)
-            stored = parameter if ".ada." in name or name.startswith("vid_out_ada.") else parameter.to(dtype)
-            parameter.data = stored.contiguous(memory_format=torch.channels_last_3d) if stored.ndim == 5 else stored
+            parameter.data = laid_out(parameter.to(kept_type(name, dtype)))
     text = torch.randn((spec.text_tokens, spec.dit.text_width), generator=generator, device=device).to(dtype)
     return Model(spec=spec, dit=dit, vae=vae, text=text, device=device, dtype=dtype, kernels=kernels.report, sha256={})
 

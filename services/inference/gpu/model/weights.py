@@ -1,19 +1,19 @@
-"""Loading a model: files to modules, nothing missing, nothing left over."""
+"""Loading a model: files to modules, nothing missing, nothing left over, nothing held twice."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from services.common.errors import ModelBroken
+from services.inference.gpu.model.checkpoints import check_fit, fill, open_checkpoint
 from services.inference.gpu.model.dit import Dit
 from services.inference.gpu.model.kernels import choose_kernels
-from services.inference.gpu.model.spec import DIT_FILE, MODEL_FILES, TEXT_FILE, TEXT_KEY, VAE_FILE, ModelSpec
+from services.inference.gpu.model.spec import TEXT_KEY, ModelSpec
 from services.inference.gpu.model.vae import Vae
+from services.inference.model_files import ModelFiles, find_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,6 +44,9 @@ class Model:
     sha256: dict[str, str]
     """Of each file, by name."""
 
+    weight_format: str = ""
+    """How the file of the transformer stores its weights; empty where they come from no file."""
+
     @property
     def fingerprint(self) -> dict[str, str]:
         """What decides the rounding and the values of its results, as plain text."""
@@ -53,72 +56,58 @@ class Model:
 
 
 def load_model(spec: ModelSpec, directory: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """Read a model set from a directory.
+    """Read a model set from a directory, whatever kind of files it has.
+
+    Weights go piece by piece from the file to their place: the host needs memory for a piece, the device for the model.
 
     Raises:
         ModelBroken: a file is missing or damaged, or doesn't hold exactly the tensors of this model.
     """
+    files = find_files(directory)
     kernels = choose_kernels(device, dtype)
     with torch.device("meta"):
         dit, vae = Dit(spec.dit, kernels), Vae(spec.vae, kernels)
-    _fill(dit, directory / DIT_FILE, device, dtype)
-    _fill(vae, directory / VAE_FILE, device, dtype)
-    # Strides of the weights as the convolutions want them.
-    for parameter in vae.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    # Hashing needs one core and the bytes that are read anyway, so it goes along.
+    with ThreadPoolExecutor(max_workers=1) as along:
+        sha256 = along.submit(_sha256, files)
+        _fill(vae, files.vae, device, dtype)
+        text = _read_text(spec, files.pos_emb, device, dtype)
+        weight_format = _fill(dit, files.dit, device, dtype)
     return Model(
-        spec=spec,
-        dit=dit,
-        vae=vae,
-        text=_read_text(spec, directory / TEXT_FILE, device).to(dtype),
-        device=device,
-        dtype=dtype,
-        kernels=kernels.report,
-        sha256={name: _sha256(directory / name) for name in MODEL_FILES},
-    )
+        spec=spec, dit=dit, vae=vae, text=text, device=device, dtype=dtype, kernels=kernels.report,
+        sha256=sha256.result(), weight_format=weight_format,
+    )  # fmt: skip
 
 
-def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
-    tensors = _read(path, device)
-    _check(path, {key: value.shape for key, value in module.state_dict().items()}, tensors)
-    module.load_state_dict({key: value.to(_stored_type(key, dtype)) for key, value in tensors.items()}, strict=True, assign=True)
-    module.requires_grad_(False).eval()
-
-
-def _stored_type(key: str, dtype: torch.dtype) -> torch.dtype:
+def kept_type(key: str, dtype: torch.dtype) -> torch.dtype:
+    """The type that a weight is kept in where the model computes in ``dtype``."""
     # Modulation vectors are added to an fp32 embedding; rounding them first would cost accuracy and save nothing.
     return torch.float32 if ".ada." in key or key.startswith("vid_out_ada.") else dtype
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Tensor]:
-    try:
-        return load_file(path, device=str(device))
-    except FileNotFoundError:
-        raise ModelBroken(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelBroken(f"{path} can't be read: {error}") from error
+def laid_out(weight: Tensor) -> Tensor:
+    """A weight with the strides that the convolutions want, values unchanged."""
+    return weight.contiguous(memory_format=torch.channels_last_3d) if weight.ndim == 5 else weight
 
 
-def _check(path: Path, expected: dict[str, torch.Size], found: dict[str, Tensor]) -> None:
-    faults = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    faults += [f"{key} is unknown" for key in found.keys() - expected.keys()]
-    faults += [
-        f"{key} is {list(found[key].shape)}, not {list(shape)}"
-        for key, shape in expected.items()
-        if key in found and found[key].shape != shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ModelBroken(f"{path} is not of this model: {'; '.join(sorted(faults)[:3])}{more}")
+def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> str:
+    """Give a module its weights; returns the format that they are stored in."""
+    with open_checkpoint(path) as checkpoint:
+        fill(module, checkpoint, device=device, dtype=lambda key: kept_type(key, dtype), arrange=laid_out)
+    module.eval()
+    return checkpoint.format
 
 
-def _read_text(spec: ModelSpec, path: Path, device: torch.device) -> Tensor:
-    tensors = _read(path, device)
-    _check(path, {TEXT_KEY: torch.Size((spec.text_tokens, spec.dit.text_width))}, tensors)
-    return tensors[TEXT_KEY]
+def _read_text(spec: ModelSpec, path: Path, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with open_checkpoint(path) as checkpoint:
+        check_fit(checkpoint, {TEXT_KEY: (spec.text_tokens, spec.dit.text_width)})
+        return checkpoint.read(TEXT_KEY, device=device, dtype=dtype)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(files: ModelFiles) -> dict[str, str]:
+    return {path.name: _sha256_of(path) for path in files}
+
+
+def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

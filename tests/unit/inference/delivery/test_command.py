@@ -23,7 +23,7 @@ def _process_as_it_was() -> Iterator[None]:
 
 
 def test_the_module_is_the_command(tmp_path: Path):
-    arguments = [sys.executable, "-m", "services.inference.delivery", "list", "--directory", str(tmp_path)]
+    arguments = [sys.executable, "-m", "services.inference.models", "list", "--directory", str(tmp_path)]
     listed = subprocess.run(arguments, capture_output=True, text=True)
     assert listed.returncode == 0
     assert [line.split()[:2] for line in listed.stdout.splitlines()][:2] == [["nano", "ready"], ["seedvr2-3b", "absent"]]
@@ -41,11 +41,10 @@ def test_the_embedded_model_is_ready_and_whole_without_a_network(tmp_path: Path,
     ("arguments", "words"),
     [
         (("fetch", "seedvr2-1b", "--directory", "/tmp"), "There is no model 'seedvr2-1b'"),
-        (("list",), "SEEDVR2_MODELS_DIRECTORY"),
         (("fetch", "seedvr2-3b", "--directory", "/tmp", "--endpoint", "hub.example"), "must be an address like"),
         (("fetch", "seedvr2-3b", "--directory", "/tmp", "--token-file", "/not/there"), "token file /not/there can't be read"),
     ],
-    ids=["model", "directory", "endpoint", "token-file"],
+    ids=["model", "endpoint", "token-file"],
 )
 def test_wrong_settings_end_with_code_2_and_words(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]):
     assert main(arguments, {}) == 2

@@ -128,4 +128,4 @@ def test_one_at_a_time_and_the_other_learns_how_far_it_is(volume: Volume):
     assert seen[0] == Progress(stage="waiting", model="tiny", file="d.st", done_bytes=1, total_bytes=4)
     assert seen[-1] == Progress(stage="ready")
     assert not volume.busy()
-    assert volume.told() == Progress(stage="waiting")
+    assert volume.told() == Progress(stage="downloading")

@@ -172,13 +172,23 @@ def test_a_model_that_cannot_be_read_is_said_in_words(tmp_path: Path):
     found = RankProcess(tmp_path, LoadOrder(**asdict(LOAD) | {"directory": str(tmp_path)}))
     message = found.control.receive()
     assert (message.kind, message.fields["reason"]) == ("error", "ModelBroken")
-    assert "is missing" in message.fields["message"]
+    assert "has no dit.*" in message.fields["message"]
+    found.end()
+
+
+def test_a_file_that_changed_since_it_was_delivered_is_refused(tmp_path: Path):
+    load = LoadOrder(**asdict(LOAD) | {"sha256": {"dit.safetensors": "0" * 64}})
+    found = RankProcess(tmp_path, load)
+    message = found.control.receive()
+    assert (message.kind, message.fields["reason"]) == ("error", "ModelBroken")
+    assert "dit.safetensors in" in message.fields["message"]
+    assert "changed since the model was fetched" in message.fields["message"]
     found.end()
 
 
 def test_what_it_says_when_it_is_ready(rank: RankProcess):
     ready = RankReady(**rank.ready.fields)
-    assert (ready.dtype, ready.gpu_memory_bytes) == ("float32", 0)
+    assert (ready.dtype, ready.weight_format, ready.gpu_memory_bytes) == ("float32", "safetensors-f16", 0)
     assert ready.parameters > 6_000_000
     assert ready.memory_bytes > 1 << 30
     assert {"device", "torch", "torch_threads", "dtype"} < set(ready.facts)

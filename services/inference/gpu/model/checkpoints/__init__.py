@@ -7,6 +7,6 @@ its name. Whatever can't be used is refused with ``ModelBroken`` before anything
 from services.inference.gpu.model.checkpoints.checkpoint import Checkpoint
 from services.inference.gpu.model.checkpoints.convert import convert_to_bf16
 from services.inference.gpu.model.checkpoints.detect import open_checkpoint
-from services.inference.gpu.model.checkpoints.fill import fill
+from services.inference.gpu.model.checkpoints.fill import check_fit, fill
 
-__all__ = ["Checkpoint", "convert_to_bf16", "fill", "open_checkpoint"]
+__all__ = ["Checkpoint", "check_fit", "convert_to_bf16", "fill", "open_checkpoint"]

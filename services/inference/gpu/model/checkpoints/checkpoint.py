@@ -26,12 +26,15 @@ class Checkpoint(ABC):
     Keys are the model's own names, whatever spelling the file has, in the order in which the file stores them.
     """
 
-    def __init__(self, path: Path, container: str, shapes: Mapping[str, Shape], encodings: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, container: str, shapes: Mapping[str, Shape], encodings: Mapping[str, str], made_from: str = ""
+    ) -> None:
         self.path = path
         self.shapes = dict(shapes)
         """Of every tensor, by key."""
-        self.format = f"{container}-{_most_common(self.shapes, encodings)}"
-        """Container, then the encoding of most elements: ``safetensors-f16``, ``gguf-q8_0``."""
+        self.format = f"{container}-{_most_common(self.shapes, encodings)}" + (f" from {made_from}" if made_from else "")
+        """Container, then the encoding of most elements, and what a converted file was made from: ``gguf-q8_0``,
+        ``safetensors-bf16 from pth-f32``."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -44,7 +47,7 @@ class Checkpoint(ABC):
         Nothing but the result is ever allocated in full, neither on the host nor on the device.
 
         Raises:
-            ModelBroken: the file changed or can't be read any more.
+            ModelBroken: a number is not finite, the file changed, or it can't be read any more.
         """
         result = torch.empty(self.shapes[key], device=device, dtype=dtype)
         flat, filled = result.view(-1), 0
@@ -52,7 +55,21 @@ class Checkpoint(ABC):
             # The narrow type travels; the device widens it.
             flat[filled : filled + piece.numel()].copy_(piece.to(device))
             filled += piece.numel()
+        self.check_finite(key, result)
         return result
+
+    def check_finite(self, key: str, values: Tensor) -> None:
+        """Refuse NaN and infinity: they come from damage, or from a type too narrow for the number.
+
+        Raises:
+            ModelBroken: there are such ``values``, of the tensor with this key.
+        """
+        # A sum is cheap and shows them all; it can overflow by itself, so it doesn't decide alone.
+        if not values.sum().isfinite() and not values.isfinite().all():
+            raise ModelBroken(
+                f"{self.path} holds NaN or infinite numbers in {key}, or some that {NAMES[values.dtype]} can't hold; "
+                "download it again, or use another file of the model."
+            )
 
     @abstractmethod
     def pieces(self, key: str) -> Iterator[Tensor]:
@@ -132,9 +149,9 @@ class TableCheckpoint(Checkpoint):
     kills the process where a read merely fails.
     """
 
-    def __init__(self, path: Path, container: str, table: Mapping[str, Stored]) -> None:
+    def __init__(self, path: Path, container: str, table: Mapping[str, Stored], made_from: str = "") -> None:
         shapes = {key: stored.shape for key, stored in table.items()}
-        super().__init__(path, container, shapes, {key: stored.encoding.name for key, stored in table.items()})
+        super().__init__(path, container, shapes, {key: stored.encoding.name for key, stored in table.items()}, made_from)
         self._table = dict(table)
         self._file = path.open("rb", buffering=0)
 

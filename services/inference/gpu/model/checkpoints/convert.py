@@ -7,7 +7,7 @@ that was rounded here could not be had back.
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -15,35 +15,32 @@ from typing import BinaryIO
 
 import torch
 
-from services.common.errors import ModelBroken
 from services.inference.gpu.model.checkpoints.checkpoint import Checkpoint, Shape
 from services.inference.gpu.model.checkpoints.detect import open_checkpoint
-from services.inference.gpu.model.checkpoints.safetensors_file import LENGTH_BYTES
+from services.inference.gpu.model.checkpoints.safetensors_file import CONVERTED_FROM, LENGTH_BYTES
 
 _ALIGNMENT = 8
 _NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
-def convert_to_bf16(source: Path, destination: Path) -> None:
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes written and the bytes in all."""
+
+
+def convert_to_bf16(source: Path, destination: Path, on_bytes: OnBytes = lambda done, total: None) -> None:
     """Write a checkpoint anew as bf16 safetensors, with vectors in fp32, piece by piece.
 
     Host memory is that of a piece, whatever the size of the file. The destination appears whole or not at all, and an old one
     is replaced only then; the same source gives the same bytes.
 
     Raises:
-        ModelBroken: the source can't be used, or the destination can't be written.
+        ModelBroken: the source can't be used.
+        OSError: the destination can't be written.
     """
-    with open_checkpoint(source) as checkpoint:
+    with open_checkpoint(source) as checkpoint, _appearing(destination) as file:
         header = _header(checkpoint)
-        try:
-            with _appearing(destination) as file:
-                file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
-                _write_tensors(checkpoint, file)
-        except OSError as error:
-            needed_gib = sum(_size_bytes(shape) for shape in checkpoint.shapes.values()) / 2**30
-            raise ModelBroken(
-                f"{destination} could not be written: {error.strerror}; it needs {needed_gib:.1f} GiB of space."
-            ) from error
+        file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
+        _write_tensors(checkpoint, file, on_bytes)
 
 
 def _kept_type(shape: Shape) -> torch.dtype:
@@ -60,7 +57,7 @@ def _keys(checkpoint: Checkpoint) -> list[str]:
 
 
 def _header(checkpoint: Checkpoint) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt", "converted_from": checkpoint.format}}
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", CONVERTED_FROM: checkpoint.format}}
     first = 0
     for key in _keys(checkpoint):
         shape = checkpoint.shapes[key]
@@ -71,11 +68,15 @@ def _header(checkpoint: Checkpoint) -> bytes:
     return header + b" " * (-len(header) % _ALIGNMENT)
 
 
-def _write_tensors(checkpoint: Checkpoint, file: BinaryIO) -> None:
+def _write_tensors(checkpoint: Checkpoint, file: BinaryIO, on_bytes: OnBytes) -> None:
+    done, total = 0, sum(_size_bytes(shape) for shape in checkpoint.shapes.values())
     for key in _keys(checkpoint):
         kept = _kept_type(checkpoint.shapes[key])
         for piece in checkpoint.pieces(key):
-            file.write(piece.to(kept).view(torch.uint8).numpy().data)
+            rounded = piece.to(kept)
+            checkpoint.check_finite(key, rounded)
+            done += file.write(rounded.view(torch.uint8).numpy().data)
+            on_bytes(done, total)
 
 
 @contextmanager

@@ -5,12 +5,19 @@ from pathlib import Path
 
 from services.common.errors import ModelBroken
 from services.inference.gpu.model.checkpoints.checkpoint import Checkpoint
-from services.inference.gpu.model.checkpoints.gguf_file import open_gguf
 from services.inference.gpu.model.checkpoints.pickle_file import open_pickle
 from services.inference.gpu.model.checkpoints.safetensors_file import open_safetensors
 
+
+def _open_gguf(path: Path) -> Checkpoint:
+    # Imported here, because its package is large and no other file needs it.
+    from services.inference.gpu.model.checkpoints.gguf_file import open_gguf
+
+    return open_gguf(path)
+
+
 _OPENERS: tuple[tuple[int, bytes, Callable[[Path], Checkpoint]], ...] = (
-    (0, b"GGUF", open_gguf),
+    (0, b"GGUF", _open_gguf),
     (0, b"PK\x03\x04", open_pickle),
     (8, b"{", open_safetensors),
 )

@@ -13,7 +13,14 @@ TypeOf = Callable[[str], torch.dtype]
 """From a key to the type that its weight is kept in."""
 
 
-def fill(module: nn.Module, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype | TypeOf) -> None:
+def fill(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | TypeOf,
+    arrange: Callable[[Tensor], Tensor] = lambda weight: weight,
+) -> None:
     """Give a module, best built on the meta device, all its weights, one after the other.
 
     Nothing is held twice: a weight goes from the file to where it stays. Buffers must be in the file but are not read, because
@@ -25,19 +32,20 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, device: torch.device, dty
         checkpoint: keys and shapes exactly those of the module's state dict.
         device: where weights and buffers end up.
         dtype: of the weights, one for all or each by its key; buffers keep theirs.
+        arrange: gives a weight that is in its place the strides that it shall have.
 
     Raises:
         ModelBroken: the checkpoint is not of this model, or can't be read.
     """
     own: dict[str, Tensor] = module.state_dict(keep_vars=True)
-    _check_fit(checkpoint, {key: tuple(tensor.shape) for key, tensor in own.items()})
+    check_fit(checkpoint, {key: tuple(tensor.shape) for key, tensor in own.items()})
     for key in checkpoint.keys:
         parent, _, name = key.rpartition(".")
         holder = module.get_submodule(parent)
         if isinstance(own[key], nn.Parameter):
             kept = dtype if isinstance(dtype, torch.dtype) else dtype(key)
             weight = checkpoint.read(key, device=device, dtype=kept)
-            holder.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+            holder.register_parameter(name, nn.Parameter(arrange(weight), requires_grad=False))
         else:
             holder.register_buffer(name, _unread(own[key], device))
 
@@ -46,7 +54,8 @@ def _unread(buffer: Tensor, device: torch.device) -> Tensor:
     return torch.full_like(buffer, torch.nan, device=device) if buffer.is_meta else buffer.to(device)
 
 
-def _check_fit(checkpoint: Checkpoint, own: Mapping[str, Shape]) -> None:
+def check_fit(checkpoint: Checkpoint, own: Mapping[str, Shape]) -> None:
+    """Refuse a file that doesn't hold exactly these tensors. Raises ModelBroken."""
     missing = [key for key in own if key not in checkpoint.shapes]
     unknown = [key for key in checkpoint.keys if key not in own]
     other = [

@@ -17,6 +17,7 @@ from torch import Tensor
 from services.common.errors import ModelBroken
 from services.inference.gpu.model.checkpoints.checkpoint import NAMES, PIECE_ELEMENTS, Checkpoint
 from services.inference.gpu.model.checkpoints.keys import by_current_key
+from services.inference.gpu.model.spec import TEXT_KEY
 
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 _RECORD = re.compile(r"/data/\d+$")
@@ -40,12 +41,14 @@ class PickleCheckpoint(Checkpoint):
 
 
 def open_pickle(path: Path) -> PickleCheckpoint:
-    """Open a PyTorch archive that holds a flat table of tensors.
+    """Open a PyTorch archive that holds a flat table of tensors, or one bare tensor, as the text embedding is published.
 
     Raises:
         ModelBroken: damaged, with code in it, or with anything but named tensors.
     """
     loaded, stored_bytes = _load(path)
+    if isinstance(loaded, Tensor):
+        loaded = {TEXT_KEY: loaded}
     if not isinstance(loaded, dict):
         raise ModelBroken(f"{path} holds a {type(loaded).__name__}, not a table of tensors; use the model's state dict.")
     tensors = by_current_key(path, [_tensor(path, key, value) for key, value in loaded.items()])

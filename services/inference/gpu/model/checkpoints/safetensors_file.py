@@ -11,6 +11,8 @@ from services.inference.gpu.model.checkpoints.checkpoint import Stored, TableChe
 from services.inference.gpu.model.checkpoints.keys import by_current_key
 
 LENGTH_BYTES = 8
+CONVERTED_FROM = "converted_from"
+"""In the metadata of a file that was converted here: the format of the one that it was made from."""
 _MAX_HEADER_BYTES = 100_000_000
 _ENCODINGS = {
     "F32": plain(torch.float32),
@@ -29,7 +31,8 @@ def open_safetensors(path: Path) -> TableCheckpoint:
     header, start = _read_header(path)
     table = {key: _stored(path, key, entry, start) for key, entry in header.items() if key != "__metadata__"}
     _check_length(path, table)
-    return TableCheckpoint(path, "safetensors", by_current_key(path, sorted(table.items(), key=lambda item: item[1].offset)))
+    ordered = by_current_key(path, sorted(table.items(), key=lambda item: item[1].offset))
+    return TableCheckpoint(path, "safetensors", ordered, made_from=_made_from(header))
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -45,6 +48,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         raise ModelBroken(f"{path} is damaged: its header is not valid JSON; download it again.") from error
     return header, LENGTH_BYTES + length
+
+
+def _made_from(header: dict[str, Any]) -> str:
+    metadata = header.get("__metadata__")
+    return str(metadata.get(CONVERTED_FROM, "")) if isinstance(metadata, dict) else ""
 
 
 def _stored(path: Path, key: str, entry: Any, start: int) -> Stored:

@@ -114,10 +114,10 @@ def q8_0(tensor: Tensor) -> bytes:
     return quantize(tensor.numpy(), GGMLQuantizationType.Q8_0).tobytes()
 
 
-def q4_k_block(seed: int) -> tuple[bytes, list[float]]:
+def q4_k_block(seed: int, largest: float = 0.01) -> tuple[bytes, list[float]]:
     """144 bytes, and the 256 numbers that they stand for: d · scale · q - dmin · min."""
     rng = np.random.default_rng(seed)
-    d, dmin = (float(np.float16(value)) for value in rng.uniform(0.001, 0.01, 2))
+    d, dmin = (float(np.float16(value)) for value in rng.uniform(largest / 10, largest, 2))
     scales, mins = rng.integers(0, 64, 8).tolist(), rng.integers(0, 64, 8).tolist()
     q = rng.integers(0, 16, 256).tolist()
     packed = [scales[j] | scales[j + 4] >> 4 << 6 for j in range(4)]
@@ -128,10 +128,10 @@ def q4_k_block(seed: int) -> tuple[bytes, list[float]]:
     return block, [d * scales[i // 32] * q[i] - dmin * mins[i // 32] for i in range(256)]
 
 
-def q6_k_block(seed: int) -> tuple[bytes, list[float]]:
+def q6_k_block(seed: int, largest: float = 0.01) -> tuple[bytes, list[float]]:
     """210 bytes, and the 256 numbers that they stand for: d · scale · (q - 32)."""
     rng = np.random.default_rng(seed)
-    d = float(np.float16(rng.uniform(0.001, 0.01)))
+    d = float(np.float16(rng.uniform(largest / 10, largest)))
     scales, q = rng.integers(-128, 128, 16).tolist(), rng.integers(0, 64, 256).tolist()
     low, high = [], []
     for half in (q[:128], q[128:]):

@@ -42,6 +42,14 @@ def test_weights_can_be_kept_in_types_of_their_own(tmp_path: Path) -> None:
     assert model.get_parameter("vid_in.weight").dtype is torch.bfloat16
 
 
+def test_weights_can_be_given_other_strides(tmp_path: Path) -> None:
+    model, weights = files.TinyModel(), files.weights()
+    with open_checkpoint(files.write_safetensors(tmp_path / "m", weights)) as checkpoint:
+        fill(model, checkpoint, device=files.CPU, dtype=torch.float32, arrange=lambda weight: weight.t().contiguous().t())
+    assert model.vid_in.weight.stride() == (1, 32)
+    assert torch.equal(model.vid_in.weight, weights["vid_in.weight"])
+
+
 def test_a_pth_fills_the_same_model(tmp_path: Path) -> None:
     one = filled(files.write_safetensors(tmp_path / "m", files.weights()))
     other = filled(files.write_pth(tmp_path / "m.pth", files.weights()))

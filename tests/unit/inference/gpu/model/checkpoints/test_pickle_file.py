@@ -30,6 +30,13 @@ def test_parameters_views_and_shared_tensors_are_read(tmp_path: Path) -> None:
             assert not read.requires_grad
 
 
+def test_a_bare_tensor_is_the_text_embedding(tmp_path: Path) -> None:
+    tensor = torch.randn(3, 5).bfloat16()
+    with open_checkpoint(files.write_pth(tmp_path / "pos_emb.pt", tensor)) as checkpoint:
+        assert checkpoint.shapes == {"pos_emb": (3, 5)}
+        assert torch.equal(checkpoint.read("pos_emb", device=files.CPU, dtype=torch.bfloat16), tensor)
+
+
 def test_the_older_spelling_is_read_under_the_models_names(tmp_path: Path) -> None:
     path = files.write_pth(tmp_path / "vae.pth", {"encoder.mid_block.attentions.0.query.weight": torch.ones(2, 2)})
     with open_checkpoint(path) as checkpoint:

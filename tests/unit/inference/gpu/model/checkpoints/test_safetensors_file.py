@@ -26,11 +26,32 @@ def test_every_type_is_widened_and_rounded_once(stored: torch.dtype, wanted: tor
 
 
 def test_every_fp8_number_is_read_as_it_is(tmp_path: Path) -> None:
-    numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    numbers = torch.tensor([code for code in range(256) if code & 0x7F != 0x7F], dtype=torch.uint8).view(torch.float8_e4m3fn)
     with open_checkpoint(files.write_safetensors(tmp_path / "m", {"a": numbers})) as checkpoint:
         read = checkpoint.read("a", device=files.CPU, dtype=torch.bfloat16)
-    torch.testing.assert_close(read.float(), numbers.float(), rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(read.float(), numbers.float())
     assert read[0x7E] == 448
+
+
+@pytest.mark.parametrize("stored", TYPES, ids=str)
+def test_a_nan_is_refused_by_the_name_of_its_tensor(stored: torch.dtype, tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(4), "b": torch.tensor([1.0, torch.nan]).to(stored)}
+    with open_checkpoint(files.write_safetensors(tmp_path / "m", tensors)) as checkpoint:
+        checkpoint.read("a", device=files.CPU, dtype=torch.bfloat16)
+        with pytest.raises(ModelBroken, match="holds NaN or infinite numbers in b"):
+            checkpoint.read("b", device=files.CPU, dtype=torch.bfloat16)
+
+
+def test_a_number_that_the_compute_type_can_t_hold_is_refused(tmp_path: Path) -> None:
+    with open_checkpoint(files.write_safetensors(tmp_path / "m", {"a": torch.tensor([70_000.0])})) as checkpoint:
+        with pytest.raises(ModelBroken, match="or some that f16 can't hold"):
+            checkpoint.read("a", device=files.CPU, dtype=torch.float16)
+        assert checkpoint.read("a", device=files.CPU, dtype=torch.float32) == 70_000
+
+
+def test_large_numbers_whose_sum_overflows_are_no_damage(tmp_path: Path) -> None:
+    with open_checkpoint(files.write_safetensors(tmp_path / "m", {"a": torch.full((9,), 60_000.0)})) as checkpoint:
+        assert checkpoint.read("a", device=files.CPU, dtype=torch.float16).equal(torch.full((9,), 60_000.0).half())
 
 
 def test_a_file_of_mixed_types_is_called_by_the_most_common(tmp_path: Path) -> None:
