@@ -7,10 +7,11 @@ from typing import Any
 
 from services.cli.jobs import connected
 from services.cli.output import as_record, print_result, table
+from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.inference.delivery.options import settings_of
 from services.inference.delivery.progress import size_text
-from services.inference.delivery.states import ModelState, model_states
+from services.inference.delivery.states import model_states
 from services.inference.model_files import named_directory
 
 _NOT_LISTED = "not known here"

@@ -47,6 +47,29 @@ class WorkerModel:
     """What to expect of it, a sentence for people."""
 
 
+INSTALLED_STATES = ("ready", "foreign", "fetching", "incomplete", "broken", "absent")
+"""How a model is in a model directory, the best first. ``foreign``: files without a record, put there by someone else;
+``fetching``: a process downloads it; ``incomplete``: a download was begun; ``broken``: something that its record lists is
+missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """A model of this software and how it is in a model directory."""
+
+    name: str
+    """Of the model."""
+
+    title: str
+    """For people."""
+
+    state: str
+    """How it is: one of ``INSTALLED_STATES``."""
+
+    size_bytes: int = 0
+    """Of its files, where it is ready."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
     """A worker's answer to Status."""
@@ -89,3 +112,6 @@ class WorkerStatus:
 
     version: str = ""
     """Of this software."""
+
+    installed: tuple[ModelState, ...] = ()
+    """What is in its model directory; empty until it has looked."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from services.common.errors import InvalidOption, WorkerUnavailable
-from services.common.fleet import WorkerModel
+from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel
 from services.gateway.dispatch import best_offer
 from services.gateway.jobs import JobRequest
 from services.gateway.planning import Offer
@@ -42,6 +42,15 @@ class Catalogue:
                 found[model.name] = KnownModel(model=known.model, ready=ready, pools=pools)
         return [found[name] for name in sorted(found)]
 
+    def installed(self) -> dict[str, ModelState]:
+        """Models in the workers' model directories, served or not, by name; each as it is where it is best."""
+        found: dict[str, ModelState] = {}
+        for view in self._workers.views():
+            for state in view.status.installed if view.status else ():
+                known = found.setdefault(state.name, state)
+                found[state.name] = min(known, state, key=_badness)
+        return found
+
     def default_model(self) -> str:
         """What a request without a model gets; empty while no worker has answered."""
         models = self.models()
@@ -71,3 +80,8 @@ class Catalogue:
         if found is None:
             raise WorkerUnavailable(f"No worker serves {name} now; try again soon.", retry_after_s=5)
         return found
+
+
+def _badness(model: ModelState) -> int:
+    # A worker of a later version may know other states.
+    return INSTALLED_STATES.index(model.state) if model.state in INSTALLED_STATES else len(INSTALLED_STATES)

@@ -1,11 +1,12 @@
 """Protobuf messages of gateway.proto to our types and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from services.common.errors import InvalidOption, all_errors
+from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.rpc.status import canonical_code
 from services.gateway.catalogue import KnownModel
@@ -138,8 +139,18 @@ def encode_check(check: QualityCheck) -> pb.QualityCheck:
     return pb.QualityCheck(name=check.name, passed=check.passed, detail=check.detail, value=check.value)
 
 
-def encode_model(known: KnownModel) -> pb.Model:
-    """A model of this installation."""
+def encode_models(served: Iterable[KnownModel], installed: Mapping[str, ModelState]) -> list[pb.Model]:
+    """The models that workers serve, then those that only lie in their model directories, or could."""
+    models = [_encode_model(known) for known in served]
+    names = {model.name for model in models}
+    models += [pb.Model(name=state.name, title=state.title) for state in installed.values() if state.name not in names]
+    for model in models:
+        if state := installed.get(model.name):
+            model.installed, model.size_bytes = state.state, state.size_bytes
+    return models
+
+
+def _encode_model(known: KnownModel) -> pb.Model:
     model = known.model
     return pb.Model(
         name=model.name, title=model.title, ready=known.ready, parameters=model.parameters,

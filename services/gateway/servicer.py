@@ -192,7 +192,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     @_unary
     async def ListModels(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
-        models = [codec.encode_model(known) for known in self._catalogue.models()]
+        models = codec.encode_models(self._catalogue.models(), self._catalogue.installed())
         return pb.ListModelsResponse(models=models, default_model=self._catalogue.default_model())
 
     @_unary

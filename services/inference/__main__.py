@@ -16,10 +16,12 @@ from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings
 from services.inference.engine import Engine
+from services.inference.model_files import named_directory
 from services.inference.models import find_model
 from services.inference.ranks import RankLimits, Ranks, load_orders
 from services.inference.servicer import SERVICE_NAME, register
 from services.inference.settings import InferenceSettings
+from services.inference.shelf import Shelf
 from services.inference.video.process import VideoLimits, VideoProcesses
 
 _log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ async def _serve(settings: InferenceSettings, private: Path) -> None:
     ProcessCollector(registry=registry)
     engine = _engine(settings, private, InferenceMetrics(registry))
     server = Server(settings.address)
-    server.add(SERVICE_NAME, lambda grpc_server: register(engine, grpc_server))
+    shelf = Shelf(named_directory(settings.model_directory))
+    server.add(SERVICE_NAME, lambda grpc_server: register(engine, shelf, grpc_server))
     try:
         port = await server.start()
         metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from dataclasses import replace
 
 import grpc
 
@@ -12,6 +13,7 @@ from services.common.rpc.codec import encode_segment, encode_status
 from services.inference.engine import Engine
 from services.inference.inbox import SpanInbox
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress
+from services.inference.shelf import Shelf
 
 _SETTLE_S = 30.0
 SERVICE_NAME = "seedvr2.v1.Worker"
@@ -20,8 +22,9 @@ SERVICE_NAME = "seedvr2.v1.Worker"
 class WorkerServicer(worker_pb2_grpc.WorkerServicer):
     """What gateways call."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, shelf: Shelf) -> None:
         self._engine = engine
+        self._shelf = shelf
 
     async def Restore(
         self, requests: AsyncIterable[pb.RestoreRequest], context: grpc.aio.ServicerContext
@@ -42,12 +45,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
 
     async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
         """How this worker is."""
-        return encode_status(self._engine.status())
+        return encode_status(replace(self._engine.status(), installed=self._shelf.models()))
 
 
-def register(engine: Engine, server: grpc.aio.Server) -> None:
+def register(engine: Engine, shelf: Shelf, server: grpc.aio.Server) -> None:
     """Offer the service on a server."""
-    worker_pb2_grpc.add_WorkerServicer_to_server(WorkerServicer(engine), server)
+    worker_pb2_grpc.add_WorkerServicer_to_server(WorkerServicer(engine, shelf), server)
 
 
 def _encode(event: SpanEvent) -> Iterator[pb.RestoreResponse]:

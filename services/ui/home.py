@@ -186,8 +186,9 @@ class Home:
             answer = await soon(self._client.models())
         except ServiceError as error:
             return {self.notice: home_cards.notice(error_words(error))}
-        choices = [(home_cards.model_label(model), model.name) for model in answer.models]
-        return {self.model: gr.update(choices=choices, value=answer.default_model or None)}
+        choices = [(home_cards.model_label(model), model.name) for model in answer.models if model.pools]
+        others = home_cards.other_models([model for model in answer.models if not model.pools])
+        return {self.model: gr.update(choices=choices, value=answer.default_model or None, info=others)}
 
     async def _offer_colours(self, name: str | None, chosen: int | None) -> Any:
         try:

@@ -73,6 +73,22 @@ def model_label(model: pb.Model) -> str:
     return f"{model.title or model.name} · {'ready' if model.ready else 'not running now'}"
 
 
+_INSTALLED = {
+    "ready": "downloaded",
+    "foreign": "downloaded",
+    "fetching": "being downloaded",
+    "incomplete": "downloaded in part",
+    "broken": "damaged",
+    "absent": "not downloaded",
+}
+
+
+def other_models(models: list[pb.Model]) -> str | None:
+    """What there is besides the models that can be chosen, and why they can't; None where there is nothing."""
+    words = [f"{model.title or model.name} ({_INSTALLED.get(model.installed, 'unknown')})" for model in models]
+    return f"Not running here: {', '.join(words)}." if words else None
+
+
 def _job_row(job: pb.Job, links: Links) -> Html:
     name = job.filename or job.job_id
     bar = EMPTY

@@ -7,7 +7,7 @@ from fractions import Fraction
 from google.protobuf import duration_pb2
 
 from services.common.errors import ChunkOutOfOrder
-from services.common.fleet import WorkerModel, WorkerStatus
+from services.common.fleet import ModelState, WorkerModel, WorkerStatus
 from services.common.media import CodecParameters, Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.plan import RestorePlan, Segment
@@ -173,6 +173,7 @@ def encode_status(status: WorkerStatus) -> pb.StatusResponse:
         memory_bytes=status.memory_bytes,
         detail=status.detail,
         version=status.version,
+        installed=[pb.ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in status.installed],
     )
 
 
@@ -192,6 +193,9 @@ def decode_status(message: pb.StatusResponse) -> WorkerStatus:
         memory_bytes=message.memory_bytes,
         detail=message.detail,
         version=message.version,
+        installed=tuple(
+            ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in message.installed
+        ),
     )
 
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from services.common.errors import ModelBroken, SettingsError
+from services.common.fleet import ModelState
 from services.inference.delivery.catalogue import CATALOGUE, EMBEDDED_DIRECTORY, Catalogue, ModelSet, SourceFile
 from services.inference.delivery.conversion import Convert
 from services.inference.delivery.download import Downloader
@@ -12,7 +13,7 @@ from services.inference.delivery.gather import Gathering
 from services.inference.delivery.hub import Hub
 from services.inference.delivery.progress import OnProgress, Progress, Stage
 from services.inference.delivery.settings import DeliverySettings, Token
-from services.inference.delivery.states import ModelState, model_states
+from services.inference.delivery.states import model_states
 from services.inference.delivery.volume import MARKER, Volume
 from services.inference.delivery.wanted import check_revision, model_of, wanted_files
 from services.inference.model_files import named_directory

@@ -1,32 +1,11 @@
 """How every model is on a volume, for the list that people and the API see. Asks no network and changes nothing."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from services.common.fleet import ModelState
 from services.inference.delivery.catalogue import CATALOGUE, EMBEDDED_DIRECTORY, Catalogue, ModelSet
 from services.inference.delivery.files import size_of
 from services.inference.delivery.volume import Volume
-
-State = Literal["ready", "broken", "fetching", "incomplete", "foreign", "absent"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelState:
-    """How a model is."""
-
-    name: str
-    """Of the model."""
-
-    title: str
-    """For people."""
-
-    state: State
-    """``broken``: something that its marker lists is missing; ``fetching``: a process downloads it; ``incomplete``: a download
-    was begun; ``foreign``: files without a marker, put there by someone else."""
-
-    size_bytes: int = 0
-    """Of its files, where it is ready."""
 
 
 def model_states(
@@ -53,7 +32,7 @@ def _state(model: ModelSet, volume: Volume, embedded_directory: Path) -> ModelSt
     return ModelState(name=model.name, title=model.title, state=_why_not_ready(model, volume))
 
 
-def _why_not_ready(model: ModelSet, volume: Volume) -> State:
+def _why_not_ready(model: ModelSet, volume: Volume) -> str:
     if volume.has_parts(model.name):
         return "fetching" if volume.is_fetching(model.name) else "incomplete"
     if model.embedded or volume.marker(model.name):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from services.common.errors import InvalidOption, WorkerUnavailable
+from services.common.fleet import ModelState
 from services.gateway.catalogue import Catalogue
 from services.gateway.jobs import JobRequest
 from services.gateway.ports import WorkerView
@@ -16,6 +19,22 @@ def test_models_are_those_that_workers_named_ready_or_not():
     found = catalogue(view("a", pool="x"), view("b", pool="y", lost=True)).models()
     assert [(m.model.name, m.ready, m.pools) for m in found] == [("nano", True, ("x", "y"))]
     assert not catalogue(view(lost=True)).models()[0].ready
+
+
+def test_models_in_model_directories_are_told_as_they_are_where_they_are_best():
+    def with_states(address: str, **states: str) -> WorkerView:
+        seen = view(address)
+        installed = tuple(ModelState(name=name, title=name.title(), state=state) for name, state in states.items())
+        return replace(seen, status=replace(seen.status, installed=installed))
+
+    known = catalogue(with_states("a", nano="ready", big="absent"), with_states("b", big="fetching", huge="unheard-of"))
+    assert {state.name: state.state for state in known.installed().values()} == {
+        "nano": "ready",
+        "big": "fetching",
+        "huge": "unheard-of",
+    }
+    assert [model.model.name for model in known.models()] == ["nano"]
+    assert catalogue(view(lost=True)).installed() == {}
 
 
 def test_the_default_is_what_the_operator_says_or_what_is_there():

@@ -2,8 +2,10 @@ import pytest
 from google.protobuf import duration_pb2
 
 from services.common.errors import InvalidOption
+from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway import codec, jobs
+from services.gateway.catalogue import KnownModel
 from services.gateway.jobs import JobRequest, State
 from services.gateway.progress import Progress
 from tests.unit.gateway.examples import MODEL, job, view
@@ -73,3 +75,14 @@ def test_a_running_job_shows_what_is_being_done():
 def test_a_lost_worker_is_shown_with_what_it_last_said():
     message = codec.encode_worker(view(lost=True, facts={"device": "cpu"}))
     assert (message.state, message.device, message.free_slots, list(message.models)) == ("lost", "cpu", 0, [MODEL.name])
+
+
+def test_models_that_are_served_come_first_and_all_say_how_they_are_installed():
+    served = [KnownModel(model=MODEL, ready=True, pools=("p",))]
+    installed = {
+        "big": ModelState(name="big", title="Big", state="ready", size_bytes=7),
+        "nano": ModelState(name="nano", title="Nano", state="foreign"),
+    }
+    nano, big = codec.encode_models(served, installed)
+    assert (nano.name, nano.ready, nano.installed, list(nano.pools)) == ("nano", True, "foreign", ["p"])
+    assert (big.title, big.ready, big.installed, big.size_bytes, list(big.pools)) == ("Big", False, "ready", 7, [])

@@ -52,8 +52,11 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):
         self.write_limit_bytes: int | None = None
         """After so many bytes the next upload stream breaks, once."""
         self.models = [
-            pb.Model(name="nano", title="Nano", ready=True, colours=[pb.COLOUR_MODE_WAVELET, pb.COLOUR_MODE_NONE]),
-            pb.Model(name="seedvr2-3b", title="SeedVR2 3B", ready=False),
+            pb.Model(
+                name="nano", title="Nano", ready=True, colours=[pb.COLOUR_MODE_WAVELET, pb.COLOUR_MODE_NONE], pools=["default"]
+            ),
+            pb.Model(name="seedvr2-3b", title="SeedVR2 3B", ready=False, pools=["default"]),
+            pb.Model(name="seedvr2-7b", title="SeedVR2 7B", installed="fetching"),
         ]
         self.gone = False
         """Answers about jobs as a gateway that can't be reached."""

@@ -1,7 +1,7 @@
 from google.protobuf import duration_pb2
 
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.home_cards import job_list, model_label, notice, plan_card, top_bar
+from services.ui.home_cards import job_list, model_label, notice, other_models, plan_card, top_bar
 from services.ui.links import Links
 
 LINKS = Links(root_path="/seedvr2")
@@ -50,6 +50,13 @@ def test_a_preview_is_marked_in_the_list() -> None:
 
 def test_without_jobs_the_list_says_what_will_be_there() -> None:
     assert "appear here" in job_list([], LINKS)
+
+
+def test_models_that_nobody_runs_are_told_with_how_they_are() -> None:
+    delivered = pb.Model(name="seedvr2-3b", title="SeedVR2 3B", installed="ready")
+    fetching = pb.Model(name="seedvr2-7b", title="SeedVR2 7B", installed="fetching")
+    assert other_models([delivered, fetching]) == "Not running here: SeedVR2 3B (downloaded), SeedVR2 7B (being downloaded)."
+    assert other_models([]) is None
 
 
 def test_a_model_says_whether_it_is_running() -> None:

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from services.common.errors import ChunkOutOfOrder
-from services.common.fleet import WorkerModel, WorkerStatus
+from services.common.fleet import ModelState, WorkerModel, WorkerStatus
 from services.common.media import CodecParameters, Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.plan import RestorePlan, Segment
@@ -67,6 +67,7 @@ def test_a_status_survives_the_wire():
         worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3,
         free_slots=2,
         megapixels_per_second=0.5, memory_bytes=7, detail="d", version="1",
+        installed=(ModelState(name="big", title="Big", state="fetching", size_bytes=3),),
     )  # fmt: skip
     assert _all_fields_set(status)
     assert _all_fields_set(model)
