@@ -1,18 +1,22 @@
 """From a hub to a restored clip: fetched by the init container's command, converted, verified, loaded by a worker."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY, ModelSet, SourceFile
 from services.inference.delivery.volume import Volume
+from services.inference.model_files import ROLES
 from tests.integration.delivery_command import write_catalogue
 from tests.integration.fake_hub import Cut, FakeHub
 from tests.integration.processes import Process
@@ -45,17 +49,19 @@ def volume(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def models(volume: Path, hub: FakeHub, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The models command, with a catalogue that has nano on the hub."""
-    files = tuple(SourceFile(role=role, repository=REPOSITORY, file=file) for role, file in PUBLISHED.items())  # type: ignore[arg-type]
+def models_command(volume: Path, hub: FakeHub, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The models command, with a catalogue that has nano on the hub, and its environment."""
+    files = tuple(SourceFile(role=role, repository=REPOSITORY, file=PUBLISHED[role]) for role in ROLES)
     write_catalogue(volume.parent / "catalogue.json", {"nano": ModelSet(name="nano", title="Nano", files=files)})
-    settings = {
-        "SEEDVR2_MODELS_DIRECTORY": str(volume),
-        "SEEDVR2_MODELS_ENDPOINT": hub.endpoint,
-        "SEEDVR2_MODELS_PAUSE_S": "0.01",
-    }
+    settings = {"DIRECTORY": str(volume), "ENDPOINT": hub.endpoint, "PAUSE_S": "0.01"}
     command = [sys.executable, "-m", "tests.integration.delivery_command", str(volume.parent / "catalogue.json"), *arguments]
-    return subprocess.run(command, env=os.environ | settings | environment, capture_output=True, text=True, timeout=120)
+    return command, os.environ | {f"SEEDVR2_MODELS_{name}": value for name, value in settings.items()}
+
+
+def models(volume: Path, hub: FakeHub, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it."""
+    command, environment = models_command(volume, hub, *arguments)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 async def test_a_fetched_model_is_converted_verified_loaded_and_restores(hub: FakeHub, volume: Path, tmp_path: Path):
@@ -111,3 +117,21 @@ async def test_a_worker_without_its_model_ends_with_the_command_that_brings_it(l
     await worker.start(ready=False)
     assert await worker.wait() == 2
     assert f"`seedvr2 models fetch seedvr2-3b --directory {volume}`" in worker.log
+
+
+def test_a_conversion_that_is_killed_leaves_no_process_and_is_made_again_without_a_download(hub: FakeHub, volume: Path):
+    command, environment = models_command(volume, hub, "fetch", "nano")
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        line = next(line for line in map(json.loads, process.stderr) if line.get("stage") == "converting")
+        while not (children := psutil.Process(process.pid).children()):
+            time.sleep(0.01)
+        process.kill()
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        time.sleep(0.05)
+    transfers = len(hub.transfers)
+    fetched = models(volume, hub, "fetch", "nano")
+    assert fetched.returncode == 0, fetched.stderr
+    assert line["file"] not in [asked.path.rpartition("/")[2] for asked in hub.transfers[transfers:]]
+    assert len(list((volume / "nano").iterdir())) == 4
+    assert models(volume, hub, "verify", "nano").returncode == 0
