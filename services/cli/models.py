@@ -14,20 +14,20 @@ from services.inference.delivery.progress import size_text
 from services.inference.delivery.states import model_states
 from services.inference.model_files import named_directory
 
-_NOT_LISTED = "not known here"
+_UNKNOWN = ModelState(name="", title="", state="not known here")
 
 
 def list_models(arguments: argparse.Namespace) -> int:
     """Every model, how it is in this machine's model directory and, of a gateway that is named, who serves it."""
     directory = named_directory(settings_of(vars(arguments), os.environ).directory)
-    here = model_states(directory)
-    record: dict[str, Any] = {"directory": str(directory), "models": [_record(state) for state in here]}
-    if not arguments.server:
-        rows = [(state.name, state.state, _size(state), state.title) for state in here]
-        print_result(arguments.json, record, f"{table(('NAME', 'HERE', 'SIZE', 'TITLE'), rows)}\n\nHERE is {directory}.")
-        return 0
-    answer = asyncio.run(_served(arguments))
-    print_result(arguments.json, record | {"gateway": as_record(answer)}, _with_gateway(here, answer))
+    here = {state.name: state for state in model_states(directory)}
+    served = asyncio.run(_served(arguments)) if arguments.server else {}
+    names = [*here, *(name for name in served if name not in here)]
+    pairs = [(name, here.get(name, _UNKNOWN), served.get(name)) for name in names]
+    record = {"directory": str(directory), "models": [_record(*pair) for pair in pairs]}
+    head = ("NAME", "HERE", "SIZE", *(("SERVED", "PARAMETERS", "POOLS") if arguments.server else ()), "TITLE")
+    rows = [_row(*pair, with_gateway=bool(arguments.server)) for pair in pairs]
+    print_result(arguments.json, record, f"{table(head, rows)}\n\nHERE is {directory}.")
     return 0
 
 
@@ -40,33 +40,21 @@ def fetch_or_verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _served(arguments: argparse.Namespace) -> pb.ListModelsResponse:
+async def _served(arguments: argparse.Namespace) -> dict[str, pb.Model]:
     async with connected(arguments) as client:
-        return await client.models()
+        return {model.name: model for model in (await client.models()).models}
 
 
-def _with_gateway(here: tuple[ModelState, ...], answer: pb.ListModelsResponse) -> str:
-    states, served = {state.name: state for state in here}, {model.name: model for model in answer.models}
-    rows = []
-    for name in [*states, *(name for name in served if name not in states)]:
-        state, model = states.get(name), served.get(name, pb.Model())
-        rows.append(
-            (
-                name,
-                state.state if state else _NOT_LISTED,
-                _size(state) if state else "",
-                "yes" if model.ready else "no",
-                f"{model.parameters / 1e6:,.1f} M" if model.parameters else "",
-                ", ".join(model.pools),
-                state.title if state else model.title,
-            )
-        )
-    return table(("NAME", "HERE", "SIZE", "SERVED", "PARAMETERS", "POOLS", "TITLE"), rows)
+def _row(name: str, here: ModelState, served: pb.Model | None, *, with_gateway: bool) -> tuple[str, ...]:
+    size = size_text(here.size_bytes) if here.size_bytes else ""
+    title = here.title or (served.title if served else "")
+    if not with_gateway:
+        return name, here.state, size, title
+    model = served or pb.Model()
+    parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else ""
+    return name, here.state, size, "yes" if model.ready else "no", parameters, ", ".join(model.pools), title
 
 
-def _size(state: ModelState) -> str:
-    return size_text(state.size_bytes) if state.size_bytes else ""
-
-
-def _record(state: ModelState) -> dict[str, Any]:
-    return {"name": state.name, "title": state.title, "state": state.state, "size_bytes": state.size_bytes}
+def _record(name: str, here: ModelState, served: pb.Model | None) -> dict[str, Any]:
+    gateway = {"gateway": as_record(served)} if served else {}
+    return {"name": name, "title": here.title, "here": here.state, "size_bytes": here.size_bytes} | gateway

@@ -128,7 +128,7 @@ def test_a_job_goes_through_every_command(up: Up, clip: Path, tmp_path: Path):
 
 def test_models_are_listed_with_the_one_that_is_served(up: Up):
     models = json.loads(_seedvr2("models", "list", "--server", up.gateway, "--json").stdout)["models"]
-    assert [model["name"] for model in models if model.get("ready")] == ["nano"]
+    assert [model["name"] for model in models if model.get("gateway", {}).get("ready")] == ["nano"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "LICENSE"])

@@ -33,7 +33,7 @@ def test_a_directory_is_named_by_an_option_or_a_variable(
     for line in capsys.readouterr().out.splitlines():
         listed = json.loads(line)
         assert listed["directory"] == str(tmp_path / "a")
-        assert {model["name"]: model["state"] for model in listed["models"]}["seedvr2-3b"] == "foreign"
+        assert {model["name"]: model["here"] for model in listed["models"]}["seedvr2-3b"] == "foreign"
 
 
 async def test_with_a_gateway_they_are_listed_with_who_serves_them(
@@ -46,6 +46,16 @@ async def test_with_a_gateway_they_are_listed_with_who_serves_them(
     assert rows[1][:2] == ["nano", "ready"]
     assert rows[1][4:8] == ["yes", "6.2", "M", "local"]
     assert rows[2][:3] == ["seedvr2-3b", "absent", "no"]
+
+
+async def test_as_json_the_gateway_s_word_stands_beside_this_machine_s(
+    gateway: FakeGateway, server: str, capsys: pytest.CaptureFixture[str]
+):
+    arguments = build_parser().parse_args(["models", "list", "--server", server, "--json"])
+    await asyncio.to_thread(arguments.run, arguments)
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [model["name"] for model in models if model.get("gateway", {}).get("ready")] == ["nano"]
+    assert {model["here"] for model in models} == {"ready", "absent"}
 
 
 def test_fetch_and_verify_do_what_the_init_container_s_command_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,9 +1,12 @@
 """Loading a model: files to modules, nothing missing, nothing left over, nothing held twice."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ from services.inference.gpu.model.kernels import choose_kernels
 from services.inference.gpu.model.spec import TEXT_KEY, ModelSpec
 from services.inference.gpu.model.vae import Vae
 from services.inference.model_files import ModelFiles, find_files
+
+_PIECE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,9 +72,7 @@ def load_model(spec: ModelSpec, directory: Path, device: torch.device, dtype: to
     kernels = choose_kernels(device, dtype)
     with torch.device("meta"):
         dit, vae = Dit(spec.dit, kernels), Vae(spec.vae, kernels)
-    # Hashing needs one core and the bytes that are read anyway, so it goes along.
-    with ThreadPoolExecutor(max_workers=1) as along:
-        sha256 = along.submit(_sha256, files)
+    with _hashing(files) as sha256:
         _fill(vae, files.vae, device, dtype)
         text = _read_text(spec, files.pos_emb, device, dtype)
         weight_format = _fill(dit, files.dit, device, dtype)
@@ -104,10 +107,21 @@ def _read_text(spec: ModelSpec, path: Path, device: torch.device, dtype: torch.d
         return checkpoint.read(TEXT_KEY, device=device, dtype=dtype)
 
 
-def _sha256(files: ModelFiles) -> dict[str, str]:
-    return {path.name: _sha256_of(path) for path in files}
+@contextmanager
+def _hashing(files: ModelFiles) -> Iterator[Future[dict[str, str]]]:
+    """Hash files beside the block, which reads the same bytes; an error in the block ends both."""
+    stop = Event()
+    with ThreadPoolExecutor(max_workers=1) as along:
+        try:
+            yield along.submit(lambda: {path.name: _sha256(path, stop) for path in files})
+        except BaseException:
+            stop.set()
+            raise
 
 
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, stop: Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while not stop.is_set() and (piece := file.read(_PIECE_BYTES)):
+            digest.update(piece)
+    return digest.hexdigest()

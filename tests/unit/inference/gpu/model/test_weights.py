@@ -1,6 +1,7 @@
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,16 @@ def test_an_unknown_tensor_is_named(copy: Path) -> None:
     _change(copy / "vae.safetensors", decoder__surprise=torch.zeros(1))
     with pytest.raises(ModelBroken, match=r"it has 1 unknown ones \(decoder.surprise\)"):
         _load(copy)
+
+
+def test_a_refusal_doesnt_wait_for_a_large_file_to_be_hashed(copy: Path) -> None:
+    _change(copy / "dit.safetensors", surprise=torch.zeros(1))
+    # Sparse: it takes no space, but half a minute to read.
+    os.truncate(copy / "vae.safetensors", 1 << 36)
+    started = time.monotonic()
+    with pytest.raises(ModelBroken, match="surprise"):
+        _load(copy)
+    assert time.monotonic() - started < 15
 
 
 def test_scales_are_refused(copy: Path) -> None:
