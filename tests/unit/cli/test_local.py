@@ -1,4 +1,5 @@
 import fcntl
+import re
 from pathlib import Path
 
 import pytest
@@ -26,4 +27,12 @@ async def test_a_data_directory_that_can_not_be_made_is_a_sentence(tmp_path: Pat
 async def test_an_unknown_model_is_a_sentence_and_nothing_goes_on(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"The inference service can't start: .*none-such"):
         async with LocalStack(StackOptions(data_directory=tmp_path, model="none-such"), print):
+            pass
+
+
+async def test_a_model_that_was_not_fetched_is_refused_with_the_command_that_does(tmp_path: Path):
+    options = StackOptions(data_directory=tmp_path, model="seedvr2-3b", model_directory=str(tmp_path / "models"))
+    words = f"can't start: The model seedvr2-3b is not in {tmp_path}/models. Fetch it: `seedvr2 models fetch seedvr2-3b "
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        async with LocalStack(options, print):
             pass
