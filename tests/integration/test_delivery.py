@@ -232,6 +232,7 @@ def test_another_set_of_the_same_model_replaces_the_first(hub: FakeHub, volume: 
     hub.add(REPOSITORY, "dit.pth", b"official dit")
     volume.delivery(official=True).fetch("tiny")
     assert set(volume.contents()) == {"dit.pth", "pos_emb.pt", "vae.pth"}
+    assert len(hub.transfers_of("text.pt")) == 1
     volume.delivery().verify("tiny")
     assert not list((volume.directory / ".incomplete").iterdir())
 
@@ -597,7 +598,7 @@ def test_a_changed_byte_is_found(volume: Volume):
     volume.delivery().verify("tiny")
 
 
-def test_a_lost_file_is_found_and_fetched_again(volume: Volume):
+def test_a_lost_file_is_found_and_it_alone_is_fetched_again(hub: FakeHub, volume: Volume):
     volume.delivery().fetch("tiny")
     (volume.directory / "tiny" / "vae.st").unlink()
     assert volume.state() == "broken"
@@ -605,6 +606,8 @@ def test_a_lost_file_is_found_and_fetched_again(volume: Volume):
         volume.delivery().verify("tiny")
     volume.delivery().fetch("tiny")
     assert volume.contents() == WHOLE
+    assert [len(hub.transfers_of(file)) for file in CONTENT] == [1, 2, 1]
+    volume.delivery().verify("tiny")
 
 
 def test_a_model_without_its_text_embedding_does_not_verify(volume: Volume):

@@ -56,7 +56,11 @@ class Gathering:
         self._tell = tell
 
     def run(self, wanted: tuple[SourceFile, ...]) -> None:
-        """Publish a set of these files; see ``Delivery.fetch`` for the errors. Files that are done already stay."""
+        """Publish a set of these files; see ``Delivery.fetch`` for the errors.
+
+        Files that are done already, or are whole in an earlier set, stay.
+        """
+        self._staging.adopt(wanted)
         missing = [source for source in wanted if not self._staging.record(source)]
         # All are asked for first, so that a wrong name or token shows before gigabytes were moved.
         items = [self._item(source) for source in missing]

@@ -100,6 +100,7 @@ class Staging:
     """Where one model grows, file by file, until it is published."""
 
     def __init__(self, volume: "Volume", name: str) -> None:
+        self._volume = volume
         self._root = volume.directory
         self._name = name
         self._home = self._root / _INCOMPLETE / name
@@ -129,6 +130,17 @@ class Staging:
         record = _record(read_json(self._home / f"{source.role}.json"))
         done = record is not None and record.answers(source) and size_of(self._set / record.name) == record.size_bytes
         return record if done else None
+
+    def adopt(self, wanted: Iterable[SourceFile]) -> None:
+        """Take over what is wanted and still there of an earlier set, which stays whole beside this one."""
+        marker, sources = self._volume.marker(self._name), {source.role: source for source in wanted}
+        for record in marker.files if marker else ():
+            source = sources.get(record.role)
+            if source and record.answers(source) and self._volume.has(self._name, record):
+                # Where there are no links, or there is a newer file, nothing is lost but time.
+                with contextlib.suppress(OSError):
+                    self.file(record.name).hardlink_to(self._root / self._name / record.name)
+                    self.note(record)
 
     def sweep(self, *, parts: Iterable[Path], done: Iterable[FileRecord]) -> None:
         """Remove what an earlier try left behind and is not wanted any more, to make room."""
