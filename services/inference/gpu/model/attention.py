@@ -1,5 +1,6 @@
 """Window attention over video and text, and weights that video and text have apart or share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from services.inference.gpu.model.kernels import Kernels
 from services.inference.gpu.model.rope import rotate, text_turns, video_turns
 from services.inference.gpu.model.spec import DitSpec
-from services.inference.gpu.model.windows import Grid, WindowLayout, cut_grid
+from services.inference.gpu.model.windows import Grid, Window, WindowLayout, cut_grid, list_windows
+from services.inference.gpu.parallel.mesh import Mesh
+from services.inference.gpu.parallel.sequence import Exchange, HeadExchange, WindowExchange, assign
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -65,21 +68,43 @@ class AttentionLayout:
     windows: WindowLayout
     """Who attends to whom."""
 
+    exchange: Exchange
+    """How tokens get to the rank that has their window, and back."""
+
     video_turns: Tensor
-    """(L, head width / 2) complex rotary turns."""
+    """(H, head width / 2) complex rotary turns of the video tokens held for these windows."""
 
     text_turns: Tensor
     """(l, head width / 2)."""
 
 
-def lay_out(spec: DitSpec, grid: Grid, text_tokens: int, *, shifted: bool, device: torch.device) -> AttentionLayout:
-    """Windows and rotary turns for a grid of video tokens."""
+def lay_out(spec: DitSpec, grid: Grid, text_tokens: int, *, shifted: bool, device: torch.device, mesh: Mesh) -> AttentionLayout:
+    """Windows and rotary turns for a grid of video tokens, as far as they concern this rank."""
     cuts, pixel = cut_grid(grid, spec.window_counts, shifted=shifted), spec.pixel_rotary
+    windows, exchange = _share_out(spec, grid, list_windows(cuts), device, mesh)
+    layout = WindowLayout(grid, windows, text_tokens, device)
+    turns = video_turns(cuts, text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device)
     return AttentionLayout(
-        WindowLayout(grid, cuts, text_tokens, device),
-        video_turns(cuts, text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device),
-        text_turns(text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device),
+        windows=layout,
+        exchange=exchange,
+        video_turns=turns.index_select(0, layout.held),
+        text_turns=text_turns(text_tokens, spec.rope_width, spec.head_width, pixel=pixel).to(device),
     )
+
+
+def _share_out(
+    spec: DitSpec, grid: Grid, windows: list[Window], device: torch.device, mesh: Mesh
+) -> tuple[list[Window], Exchange]:
+    """The windows that this rank attends in."""
+    if spec.heads % mesh.size == 0:
+        return windows, HeadExchange(mesh, math.prod(grid), spec.heads)
+    owners = assign([window.tokens for window in windows], mesh.size)
+    of_tokens = torch.empty(grid, dtype=torch.int64)
+    for window, owner in zip(windows, owners, strict=True):
+        t, h, w = (slice(*cut) for cut in window)
+        of_tokens[t, h, w] = owner
+    own = [window for window, owner in zip(windows, owners, strict=True) if owner == mesh.rank]
+    return own, WindowExchange(mesh, of_tokens.flatten().to(device), spec.heads, len(own) / len(windows))
 
 
 class WindowAttention(nn.Module):
@@ -93,20 +118,21 @@ class WindowAttention(nn.Module):
         self.norm_q = ByModality(lambda: RmsNorm(head, spec.norm_eps, kernels), split=split)
         self.norm_k = ByModality(lambda: RmsNorm(head, spec.norm_eps, kernels), split=split)
         self.rope = _StoredFrequencies(spec.rope_width)
-        self._heads = spec.heads
         self._attend = kernels.attend
 
     def forward(self, video: Tensor, text: Tensor, layout: AttentionLayout) -> tuple[Tensor, Tensor]:
         """(L, width) and (l, width) to the same, output projection included."""
-        windows = layout.windows
-        of_video = self._queries_keys_values(self.proj_qkv.video(video), self.norm_q.video, self.norm_k.video, layout.video_turns)
-        of_text = self._queries_keys_values(self.proj_qkv.text(text), self.norm_q.text, self.norm_k.text, layout.text_turns)
+        windows, exchange = layout.windows, layout.exchange
+        qkv = exchange.to_windows(torch.cat([self.proj_qkv.video(video), self.proj_qkv.text(text)]))
+        qkv = qkv.view(len(qkv), 3, exchange.heads, -1)
+        held = len(windows.held)
+        of_video = _queries_keys_values(qkv[:held], self.norm_q.video, self.norm_k.video, layout.video_turns)
+        of_text = _queries_keys_values(qkv[held:], self.norm_q.text, self.norm_k.text, layout.text_turns)
         q, k, v = (windows.pack(a, b) for a, b in zip(of_video, of_text, strict=True))
-        attended = self._attend(q, k, v, windows.packing).flatten(1)
-        return self.proj_out.video(windows.unpack_video(attended)), self.proj_out.text(windows.unpack_text(attended))
+        rows = exchange.to_tokens(windows.unpack(self._attend(q, k, v, windows.packing).flatten(1)))
+        return self.proj_out.video(rows[: len(video)]), self.proj_out.text(rows[len(video) :])
 
-    def _queries_keys_values(
-        self, projected: Tensor, norm_q: RmsNorm, norm_k: RmsNorm, turns: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = projected.view(len(projected), 3, self._heads, -1).unbind(1)
-        return rotate(norm_q(q), turns), rotate(norm_k(k), turns), v
+
+def _queries_keys_values(qkv: Tensor, norm_q: RmsNorm, norm_k: RmsNorm, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = qkv.unbind(1)
+    return rotate(norm_q(q), turns), rotate(norm_k(k), turns), v

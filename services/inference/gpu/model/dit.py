@@ -17,6 +17,8 @@ from services.inference.gpu.model.attention import AttentionLayout, ByModality, 
 from services.inference.gpu.model.kernels import Kernels
 from services.inference.gpu.model.spec import DitSpec
 from services.inference.gpu.model.windows import Grid
+from services.inference.gpu.parallel.mesh import Mesh
+from services.inference.gpu.parallel.sequence import join_parts, own_part
 
 if TYPE_CHECKING:
     from services.inference.gpu.model.fast.dit import FastDit
@@ -187,20 +189,21 @@ class OutputModulation(nn.Module):
 class Patches(nn.Module):
     """A projection of square patches; the channel is the fastest axis of a patch's features."""
 
-    def __init__(self, features_in: int, features_out: int, patch: int) -> None:
+    def __init__(self, features_in: int, features_out: int, patch: int, mesh: Mesh) -> None:
         super().__init__()
         self.proj = nn.Linear(features_in, features_out)
         self.patch = patch
+        self.mesh = mesh
 
 
 class PatchIn(Patches):
     """Latents to tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(t, h, w, C) to (t · h/2 · w/2, width)."""
+        """(t, h, w, C) to (own part of t · h/2 · w/2, width)."""
         frames, height, width, channels = x.shape
         cells = x.reshape(frames, height // self.patch, self.patch, width // self.patch, self.patch, channels)
-        tokens: Tensor = self.proj(cells.transpose(2, 3).flatten(3).flatten(0, 2))
+        tokens: Tensor = self.proj(own_part(cells.transpose(2, 3).flatten(3).flatten(0, 2), self.mesh))
         return tokens
 
 
@@ -208,8 +211,8 @@ class PatchOut(Patches):
     """Tokens to latents."""
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """(L, width) to (t, h, w, C)."""
-        cells: Tensor = self.proj(tokens).view(*grid, self.patch, self.patch, -1)
+        """(own part of L, width) to (t, h, w, C)."""
+        cells = join_parts(self.proj(tokens), math.prod(grid), self.mesh).view(*grid, self.patch, self.patch, -1)
         return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
@@ -227,13 +230,14 @@ class Clip(NamedTuple):
 
 
 class Dit(nn.Module):
-    """The whole transformer."""
+    """The whole transformer. Between the patches at both ends every rank has its own part of the video tokens."""
 
-    def __init__(self, spec: DitSpec, kernels: Kernels) -> None:
+    def __init__(self, spec: DitSpec, kernels: Kernels, mesh: Mesh | None = None) -> None:
+        """Ranks of the ``mesh`` share each clip; without one, this process works alone."""
         super().__init__()
-        area = spec.patch**2
+        area, mesh = spec.patch**2, mesh or Mesh.solo()
         self.spec = spec
-        self.vid_in = PatchIn(spec.input_channels * area, spec.width, spec.patch)
+        self.vid_in = PatchIn(spec.input_channels * area, spec.width, spec.patch, mesh)
         self.txt_in = nn.Linear(spec.text_width, spec.width)
         self.emb_in = TimestepEmbedding(spec)
         self.blocks = nn.ModuleList(
@@ -241,8 +245,9 @@ class Dit(nn.Module):
         )
         self.vid_out_norm = RmsNorm(spec.width, spec.norm_eps, kernels) if spec.output_norm else None
         self.vid_out_ada = OutputModulation(spec.width) if spec.output_norm else None
-        self.vid_out = PatchOut(spec.width, spec.latent_channels * area, spec.patch)
+        self.vid_out = PatchOut(spec.width, spec.latent_channels * area, spec.patch, mesh)
         self._kernels = kernels
+        self._mesh = mesh
         # Made once for a grid and used by all blocks; a job has one or two grids (the last window may be short).
         self._layouts = lru_cache(maxsize=4)(self._lay_out)
 
@@ -298,5 +303,7 @@ class Dit(nn.Module):
         return FastDit(self, TritonTokenOps(), self._kernels.attend)
 
     def _lay_out(self, grid: Grid, text_tokens: int, device: torch.device) -> tuple[AttentionLayout, AttentionLayout]:
-        regular, shifted = (lay_out(self.spec, grid, text_tokens, shifted=odd, device=device) for odd in (False, True))
+        regular, shifted = (
+            lay_out(self.spec, grid, text_tokens, shifted=odd, device=device, mesh=self._mesh) for odd in (False, True)
+        )
         return regular, shifted

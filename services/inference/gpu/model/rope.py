@@ -61,5 +61,5 @@ def _turns(angles: list[Tensor], head_width: int) -> Tensor:
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Turn (rows, heads, head width) by (rows, head width / 2), in fp32. Overwrites a contiguous fp32 ``x``."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], x.shape[-1] // 2, 2))
     return torch.view_as_real(pairs.mul_(turns[:, None])).flatten(-2).to(x.dtype)

@@ -8,12 +8,18 @@ from services.inference.gpu.model.kernels import Kernels
 from services.inference.gpu.model.spec import ModelSpec
 from services.inference.gpu.model.vae import Vae
 from services.inference.gpu.model.weights import Model, kept_type, laid_out
+from services.inference.gpu.parallel.mesh import Mesh
 
 
-def untrained_model(spec: ModelSpec, kernels: Kernels, device: torch.device, dtype: torch.dtype, *, seed: int = 0) -> Model:
-    """All parameters drawn so that activations keep their size and every term matters, as in a trained model."""
+def untrained_model(
+    spec: ModelSpec, kernels: Kernels, device: torch.device, dtype: torch.dtype, *, seed: int = 0, mesh: Mesh | None = None
+) -> Model:
+    """All parameters drawn so that activations keep their size and every term matters, as in a trained model.
+
+    Equal devices draw equal parameters, so ranks of a ``mesh`` have the same model.
+    """
     with torch.device("meta"):
-        dit, vae = Dit(spec.dit, kernels), Vae(spec.vae, kernels)
+        dit, vae = Dit(spec.dit, kernels, mesh), Vae(spec.vae, kernels, mesh)
     generator = torch.Generator(device).manual_seed(seed)
     for module in (dit, vae):
         module.to_empty(device=device).requires_grad_(False).eval()

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from services.inference.gpu.model.kernels import Kernels, Strides, group_norm_silu
 from services.inference.gpu.model.spec import VaeSpec
+from services.inference.gpu.parallel.mesh import Mesh
 
 if TYPE_CHECKING:
     from services.inference.gpu.model.fast.vae import FastVae
@@ -262,7 +263,8 @@ def posterior(moments: Tensor) -> tuple[Tensor, Tensor]:
 class Vae(nn.Module):
     """Encoder and decoder."""
 
-    def __init__(self, spec: VaeSpec, kernels: Kernels) -> None:
+    def __init__(self, spec: VaeSpec, kernels: Kernels, mesh: Mesh | None = None) -> None:
+        """Ranks of the ``mesh`` share each clip; without one, this process works alone."""
         super().__init__()
         self.spec = spec
         self.encoder = Encoder(spec, kernels)

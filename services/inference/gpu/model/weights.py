@@ -16,6 +16,7 @@ from services.inference.gpu.model.dit import Dit
 from services.inference.gpu.model.kernels import choose_kernels
 from services.inference.gpu.model.spec import TEXT_KEY, ModelSpec
 from services.inference.gpu.model.vae import Vae
+from services.inference.gpu.parallel.mesh import Mesh
 from services.inference.model_files import ModelFiles, find_files
 
 _PIECE_BYTES = 8 << 20
@@ -60,10 +61,11 @@ class Model:
         return {"model": self.spec.name, "dtype": str(self.dtype).removeprefix("torch."), **kernels, **files}
 
 
-def load_model(spec: ModelSpec, directory: Path, device: torch.device, dtype: torch.dtype) -> Model:
+def load_model(spec: ModelSpec, directory: Path, device: torch.device, dtype: torch.dtype, mesh: Mesh | None = None) -> Model:
     """Read a model set from a directory, whatever kind of files it has.
 
-    Weights go piece by piece from the file to their place: the host needs memory for a piece, the device for the model.
+    Weights go piece by piece from the file to their place: the host needs memory for a piece, the device for the model. Ranks of
+    the ``mesh`` share each clip; each has all weights.
 
     Raises:
         ModelBroken: a file is missing or damaged, or doesn't hold exactly the tensors of this model.
@@ -71,7 +73,7 @@ def load_model(spec: ModelSpec, directory: Path, device: torch.device, dtype: to
     files = find_files(directory)
     kernels = choose_kernels(device, dtype)
     with torch.device("meta"):
-        dit, vae = Dit(spec.dit, kernels), Vae(spec.vae, kernels)
+        dit, vae = Dit(spec.dit, kernels, mesh), Vae(spec.vae, kernels, mesh)
     with _hashing(files) as sha256:
         _fill(vae, files.vae, device, dtype)
         text = _read_text(spec, files.pos_emb, device, dtype)

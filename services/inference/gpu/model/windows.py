@@ -66,41 +66,48 @@ def list_windows(cuts: Sequence[list[Cut]]) -> list[Window]:
     return [Window(t, h, w) for w in width for h in height for t in time]
 
 
+_NO_TOKENS = Window((0, 0), (0, 0), (0, 0))
+
+
 class WindowLayout:
     """Where rows stand when each window's video tokens, then all text tokens, lie side by side.
 
     Windows of equal size are neighbours, so that attention can take them in one batch. Made once for a grid and used by
-    every block of the same parity.
+    every block of the same parity. The windows may be some of the grid's; if there are none, text attends to itself.
     """
 
-    def __init__(self, grid: Grid, cuts: Sequence[list[Cut]], text_tokens: int, device: torch.device) -> None:
-        windows = sorted(list_windows(cuts), key=lambda window: window.tokens)
+    def __init__(self, grid: Grid, windows: Sequence[Window], text_tokens: int, device: torch.device) -> None:
+        windows = sorted(windows, key=lambda window: window.tokens) or [_NO_TOKENS]
         lengths = [window.tokens + text_tokens for window in windows]
         starts = [0, *itertools.accumulate(lengths)]
-        video = torch.empty(grid, dtype=torch.int64)
+        rows = torch.full(grid, -1)
         for start, window in zip(starts, windows, strict=False):
             t, h, w = (slice(*cut) for cut in window)
-            video[t, h, w] = torch.arange(start, start + window.tokens).view_as(video[t, h, w])
+            rows[t, h, w] = torch.arange(start, start + window.tokens).view_as(rows[t, h, w])
         ends = torch.tensor(starts[1:])[:, None]
+        held = rows.flatten().ge(0).nonzero().flatten()
         self.windows = len(windows)
         self.rows = starts[-1]
-        self.video = video.flatten().to(device)
-        """(video tokens,) row of each video token, in grid order."""
+        self.held = held.to(device)
+        """(H,) video tokens of these windows, in grid order."""
+        self.video = rows.flatten()[held].to(device)
+        """(H,) row of each of them."""
         self.text = (ends - text_tokens + torch.arange(text_tokens)).flatten().to(device)
         """(windows · text tokens,) rows of the text tokens, window by window."""
         runs = tuple(Run(len(list(same)), length) for length, same in itertools.groupby(lengths))
         self.packing = Packing(runs, device)
 
     def pack(self, video: Tensor, text: Tensor) -> Tensor:
-        """(L, …) video and (l, …) text tokens to (rows, …); text is repeated for every window."""
+        """(H, …) video and (l, …) text tokens to (rows, …); text is repeated for every window."""
         packed = video.new_empty((self.rows, *video.shape[1:]))
         packed.index_copy_(0, self.video, video)
         return packed.index_copy_(0, self.text, text.repeat(self.windows, *[1] * (text.ndim - 1)))
 
-    def unpack_video(self, packed: Tensor) -> Tensor:
-        """(rows, …) to (L, …) video tokens in grid order."""
-        return packed.index_select(0, self.video)
-
-    def unpack_text(self, packed: Tensor) -> Tensor:
-        """(rows, …) to (l, …): the mean over windows, each weighing the same."""
-        return packed.index_select(0, self.text).view(self.windows, -1, *packed.shape[1:]).mean(0)
+    def unpack(self, packed: Tensor, *, text: bool = True) -> Tensor:
+        """(rows, …) to (H + l, …): video tokens in grid order, then the mean of text over windows, each weighing the same."""
+        video, words = len(self.video), len(self.text) // self.windows if text else 0
+        out = packed.new_empty((video + words, *packed.shape[1:]))
+        torch.index_select(packed, 0, self.video, out=out[:video])
+        if text:
+            out[video:] = packed.index_select(0, self.text).view(self.windows, words, *packed.shape[1:]).mean(0)
+        return out

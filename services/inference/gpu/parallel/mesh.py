@@ -110,23 +110,25 @@ class Mesh:
             pieces = torch.cat([part[:length] for part, length in zip(apart, lengths, strict=True)])
         return pieces.movedim(0, dim)
 
-    def all_to_all(self, x: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
+    def all_to_all(self, x: Tensor, send: Sequence[int], receive: Sequence[int], *, out: Tensor | None = None) -> Tensor:
         """Rows of ``x`` to the ranks, ``send`` of them to each in turn; ``receive`` rows come from each.
 
         Args:
             x: (sum of ``send``, …); rows are alike on all ranks.
             send: rows for each rank, 0 included.
             receive: rows from each rank.
+            out: where they go; contiguous.
 
         Returns:
             (sum of ``receive``, …), in the order of ranks.
         """
         if self.size == 1:
-            return x
+            return x if out is None else out.copy_(x)
         rows = x.contiguous()
         kept = send[self.rank]
         self._count("all_to_all", (len(rows) - kept) * rows[:1].nbytes)
-        out = rows.new_empty((sum(receive), *rows.shape[1:]))
+        if out is None:
+            out = rows.new_empty((sum(receive), *rows.shape[1:]))
         with self._exchange():
             distributed.all_to_all_single(out, rows, list(receive), list(send), group=self.group)
         return out

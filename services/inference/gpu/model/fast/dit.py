@@ -100,15 +100,13 @@ class FastDit:
     def _attention(
         self, attention: WindowAttention, norms: Tensor, x: Tensor, route: _Route, split: int, *, keep_text: bool
     ) -> Tensor:
-        windows, spec = route.layout.windows, self._dit.spec
-        qkv = _by_modality(attention.proj_qkv, x, 3 * spec.width, split, _project)
-        q, k, v = self._ops.pack(qkv, norms, route.sources, route.turns, spec.heads, split, spec.norm_eps)
+        windows, exchange, spec = route.layout.windows, route.layout.exchange, self._dit.spec
+        qkv = exchange.to_windows(_by_modality(attention.proj_qkv, x, 3 * spec.width, split, _project))
+        held, heads = len(windows.held), exchange.heads
+        q, k, v = self._ops.pack(qkv, norms, route.sources, route.turns, heads, held, spec.norm_eps)
         del qkv
         attended = self._attend(q, k, v, windows.packing).flatten(1)
-        back = x.new_empty((len(x) if keep_text else split, spec.width))
-        torch.index_select(attended, 0, windows.video, out=back[:split])
-        if keep_text:
-            back[split:] = windows.unpack_text(attended)
+        back = exchange.to_tokens(windows.unpack(attended, text=keep_text))
         return _by_modality(attention.proj_out, back, spec.width, split, _project)
 
     def _mlp(self, mlp: SwiGlu | GeluMlp, x: Tensor, out: Tensor) -> None:

@@ -98,6 +98,8 @@ class TritonTokenOps:
 def _enter(x: Tensor, y: Tensor | None, gate: Tensor, shift: Tensor, scale: Tensor, split: int, eps: float) -> Tensor:
     rows, width = x.shape
     out = torch.empty_like(x)
+    if not rows:
+        return out
     _join[(rows,)](
         x, x if y is None else y, gate, shift, scale, out, split, eps, width, triton.next_power_of_2(width), y is not None,
         num_warps=8,

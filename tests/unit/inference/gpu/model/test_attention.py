@@ -2,6 +2,7 @@ import torch
 from torch import nn
 
 from services.inference.gpu.model.attention import ByModality, WindowAttention, lay_out
+from services.inference.gpu.parallel.mesh import Mesh
 from tests.unit.inference.gpu.goldens import CPU, KERNELS, TINY_DIT
 
 
@@ -23,7 +24,7 @@ def test_windows_meet_through_the_text_only() -> None:
     torch.manual_seed(0)
     for value in attention.parameters():
         value.copy_(torch.randn_like(value) * 0.2)
-    layout = lay_out(TINY_DIT, grid, text_tokens, shifted=False, device=CPU)
+    layout = lay_out(TINY_DIT, grid, text_tokens, shifted=False, device=CPU, mesh=Mesh.solo())
     video, text = torch.randn(4 * 20 * 24, 64), torch.randn(text_tokens, 64)
     changed = video.clone()
     changed[0] += 1

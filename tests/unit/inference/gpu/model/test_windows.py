@@ -23,7 +23,7 @@ def test_windows_are_those_of_the_reference(entry: dict[str, list[list[int]]]) -
 def test_packing_brings_each_windows_tokens_together_and_unpacking_undoes_it(shifted: bool) -> None:
     grid, text_tokens = (5, 21, 23), 6
     cuts = cut_grid(grid, COUNTS, shifted=shifted)
-    layout = WindowLayout(grid, cuts, text_tokens, CPU)
+    layout = WindowLayout(grid, list_windows(cuts), text_tokens, CPU)
     video, text = torch.arange(5 * 21 * 23.0), -1 - torch.arange(6.0)
     packed = layout.pack(video, text)
     first, seen = 0, set()
@@ -35,22 +35,22 @@ def test_packing_brings_each_windows_tokens_together_and_unpacking_undoes_it(shi
     tokens = video.view(grid).int()
     expected = {tuple(tokens[slice(*t), slice(*h), slice(*w)].flatten().tolist()) for t, h, w in list_windows(cuts)}
     assert seen == expected
-    assert layout.unpack_video(packed).equal(video)
-    assert layout.unpack_text(packed).equal(text)
+    assert layout.unpack(packed).equal(torch.cat([video, text]))
+    assert layout.unpack(packed, text=False).equal(video)
 
 
 def test_the_text_result_is_the_plain_mean_over_windows() -> None:
     grid = (1, 10, 100)
-    layout = WindowLayout(grid, cut_grid(grid, COUNTS, shifted=True), 2, CPU)
+    layout = WindowLayout(grid, list_windows(cut_grid(grid, COUNTS, shifted=True)), 2, CPU)
     packed = torch.zeros(layout.rows, 1)
     packed[layout.text] = torch.arange(2.0 * layout.windows)[:, None]
     expected = torch.arange(2.0 * layout.windows).view(layout.windows, 2, 1).mean(0)
-    torch.testing.assert_close(layout.unpack_text(packed), expected)
+    torch.testing.assert_close(layout.unpack(packed)[-2:], expected)
 
 
 def test_borders_count_up_the_rows_of_every_window() -> None:
     grid = (3, 8, 10)
-    layout = WindowLayout(grid, cut_grid(grid, COUNTS, shifted=False), 5, CPU)
+    layout = WindowLayout(grid, list_windows(cut_grid(grid, COUNTS, shifted=False)), 5, CPU)
     borders = layout.packing.borders.tolist()
     assert borders[0] == 0
     assert borders[-1] == layout.rows
