@@ -1,6 +1,5 @@
 """The transformer on several ranks: the velocity of one rank on every rank, by heads and by windows, plain and fast."""
 
-from dataclasses import replace
 
 import pytest
 import torch
