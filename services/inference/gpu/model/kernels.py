@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from services.common.errors import InvalidOption
+from services.inference.gpu.parallel.frames import RowShare
 
 
 class Run(NamedTuple):
@@ -49,7 +50,10 @@ RmsNorm = Callable[[Tensor, Tensor | None, float], Tensor]
 Strides = tuple[int, int]
 """Of a convolution, in time and in space."""
 
-ConvolveTime = Callable[[Tensor, Tensor, Tensor, Tensor, Strides, int], Tensor]
+Padding = tuple[int, int]
+"""Rows and columns of zeros on each side of a frame."""
+
+ConvolveTime = Callable[[Tensor, Tensor, Tensor, Tensor, Strides, Padding], Tensor]
 """Frames that went before, x (T, C, H, W), weight (O, C, 3, kh, kw), bias, strides, zero padding in space."""
 
 
@@ -183,7 +187,9 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return (y if weight is None else y.mul_(weight)).to(x.dtype)
 
 
-def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, *, silu: bool = True) -> Tensor:
+def group_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, *, silu: bool = True, share: RowShare | None = None
+) -> Tensor:
     """Group norm of each frame, then SiLU.
 
     PyTorch's own group norm loses four digits on large channels-last frames on CPU and transposes them on CUDA. Here means
@@ -192,6 +198,7 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     Args:
         x: (T, C, H, W), best channels last.
         silu: False leaves the activation out.
+        share: the rows of frames that ``x`` is; statistics are those of whole frames.
 
     Returns:
         (T, C, H, W), a fresh tensor, channels last.
@@ -199,27 +206,32 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     frames, channels, height, width = x.shape
 
     def of_groups(moments: Tensor) -> Tensor:
-        shared = moments.view(frames, groups, -1).mean(2, keepdim=True)
-        return shared.expand(-1, -1, channels // groups).reshape(frames, 1, channels)
+        return moments.view(frames, groups, -1).mean(2)
+
+    def of_channels(moments: Tensor) -> Tensor:
+        return moments.repeat_interleave(channels // groups, 1)[:, None]
 
     rows = x.permute(0, 2, 3, 1).reshape(frames, height * width, channels).float()
-    centred = rows - of_groups(rows.mean(1))
-    variance = of_groups(centred.square().mean(1))
-    scale = torch.rsqrt(variance + eps) * weight.float()
-    y = torch.addcmul(bias.float(), centred, scale, out=centred)
+    own_mean = of_groups(rows.mean(1))
+    centred = rows - of_channels(own_mean)
+    own_variance = of_groups(centred.square().mean(1))
+    mean, variance = (own_mean, own_variance) if share is None else share.unite(own_mean, own_variance)
+    scale = torch.rsqrt(of_channels(variance) + eps) * weight.float()
+    shift = torch.addcmul(bias.float(), of_channels(own_mean - mean), scale)
+    y = torch.addcmul(shift, centred, scale, out=centred)
     if silu:
         y = functional.silu(y, inplace=True)
     return y.to(x.dtype).view(frames, height, width, channels).permute(0, 3, 1, 2)
 
 
-def convolve_time(past: Tensor, x: Tensor, weight: Tensor, bias: Tensor, strides: Strides, padding: int) -> Tensor:
+def convolve_time(past: Tensor, x: Tensor, weight: Tensor, bias: Tensor, strides: Strides, padding: Padding) -> Tensor:
     """A 3-D convolution; ``past`` takes the place of padding in time."""
     frames = torch.cat([past, x]).transpose(0, 1).unsqueeze(0)
-    y = functional.conv3d(frames, weight, bias, stride=(strides[0], strides[1], strides[1]), padding=(0, padding, padding))
+    y = functional.conv3d(frames, weight, bias, stride=(strides[0], strides[1], strides[1]), padding=(0, *padding))
     return y.squeeze(0).transpose(0, 1)
 
 
-def convolve_time_stacked(past: Tensor, x: Tensor, weight: Tensor, bias: Tensor, strides: Strides, padding: int) -> Tensor:
+def convolve_time_stacked(past: Tensor, x: Tensor, weight: Tensor, bias: Tensor, strides: Strides, padding: Padding) -> Tensor:
     """The same as a 2-D convolution over frames stacked along their channels."""
     taps, channels = weight.shape[2], weight.shape[1]
     frames = [*past.permute(0, 2, 3, 1), *x.permute(0, 2, 3, 1)]

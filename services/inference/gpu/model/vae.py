@@ -6,15 +6,16 @@ attention see one frame each. Time is coupled in two places only, and both keep 
 the whole clip would give.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from services.inference.gpu.model.kernels import Kernels, Strides, group_norm_silu
+from services.inference.gpu.model.kernels import Kernels, Padding, Strides, group_norm_silu
 from services.inference.gpu.model.spec import VaeSpec
+from services.inference.gpu.parallel.frames import RowShare
 from services.inference.gpu.parallel.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class VaeState:
         """Whether two did: the second one's past is a single frame still."""
         self.tails: dict[nn.Module, Tensor] = {}
         """Last input frames of each causal convolution."""
+        self.share = RowShare(Mesh.solo())
+        """The rows that this rank has of the stream's frames."""
 
 
 class Conv(nn.Module):
@@ -48,17 +51,28 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor, state: VaeState) -> Tensor:
         """(T, cin, H, W) to (T', cout, H', W')."""
-        if self._strides[1] > 1:
-            x = functional.pad(x, (0, 1, 0, 1))
+        x, padding = self._surround(x, state.share)
         if self._taps == 1:
-            return functional.conv2d(x, self.weight[:, :, 0], self.bias, stride=self._strides[1], padding=self._padding)
+            return functional.conv2d(x, self.weight[:, :, 0], self.bias, stride=self._strides[1], padding=padding)
         past = state.tails.get(self)
         if past is None:
             past = torch.cat([x[:1]] * (self._taps - 1))
         kept = self._taps - self._strides[0]
         # Cloned, because a view would keep the whole slice in memory.
         state.tails[self] = torch.cat([past, x])[-kept:] if len(x) < kept else x[-kept:].clone()
-        return self._convolve_time(past, x, self.weight, self.bias, self._strides, self._padding)
+        return self._convolve_time(past, x, self.weight, self.bias, self._strides, padding)
+
+    def _surround(self, x: Tensor, share: RowShare) -> tuple[Tensor, Padding]:
+        """With the rows of other ranks around, and the zeros that are still to be added."""
+        if self._strides[1] > 1:
+            x = functional.pad(x, (0, 1, 0, 1))
+            share.fill_below(x.permute(0, 2, 3, 1))
+            return x, (0, 0)
+        spare = min(share.spare, self._padding)
+        if spare:
+            x = functional.pad(x, (0, 0, spare, spare))
+            share.fill_around(x.permute(0, 2, 3, 1))
+        return x, (self._padding - spare, self._padding)
 
 
 class GroupNorm(nn.Module):
@@ -70,9 +84,9 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
         self._groups, self._eps = spec.norm_groups, spec.norm_eps
 
-    def forward(self, x: Tensor, *, silu: bool = True) -> Tensor:
+    def forward(self, x: Tensor, state: VaeState, *, silu: bool = True) -> Tensor:
         """(T, C, H, W) to the same, with SiLU unless told otherwise."""
-        return group_norm_silu(x, self.weight, self.bias, self._groups, self._eps, silu=silu)
+        return group_norm_silu(x, self.weight, self.bias, self._groups, self._eps, silu=silu, share=state.share)
 
 
 class ResnetBlock(nn.Module):
@@ -88,8 +102,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, state: VaeState) -> Tensor:
         """(T, cin, H, W) to (T, cout, H, W)."""
-        h: Tensor = self.conv1(self.norm1(x), state)
-        h = self.conv2(self.norm2(h), state)
+        h: Tensor = self.conv1(self.norm1(x, state), state)
+        h = self.conv2(self.norm2(h, state), state)
         return h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x, state))
 
 
@@ -106,8 +120,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, state: VaeState) -> Tensor:
         """(T, C, H, W) to the same, the input added."""
-        rows = self.group_norm(x, silu=False).permute(0, 2, 3, 1).flatten(1, 2)
-        q, k, v = (project(rows).unsqueeze(1) for project in (self.to_q, self.to_k, self.to_v))
+        rows = self.group_norm(x, state, silu=False).permute(0, 2, 3, 1).flatten(1, 2)
+        k, v = (state.share.join(project(rows), x.shape[3], dim=1).unsqueeze(1) for project in (self.to_k, self.to_v))
+        q = self.to_q(rows).unsqueeze(1)
         attended = self.to_out[0](functional.scaled_dot_product_attention(q, k, v).squeeze(1))
         residual: Tensor = attended.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
         return x + residual
@@ -224,7 +239,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x, state)
         for block in (*self.down_blocks, self.mid_block):
             x = block(x, state)
-        x = self.conv_out(self.conv_norm_out(x), state)
+        x = self.conv_out(self.conv_norm_out(x, state), state)
         state.started = True
         return x
 
@@ -246,7 +261,7 @@ class Decoder(nn.Module):
         x = self.conv_in(x, state)
         for block in (self.mid_block, *self.up_blocks):
             x = block(x, state)
-        x = self.conv_out(self.conv_norm_out(x), state)
+        x = self.conv_out(self.conv_norm_out(x, state), state)
         state.started = True
         return x
 
@@ -270,6 +285,8 @@ class Vae(nn.Module):
         self.encoder = Encoder(spec, kernels)
         self.decoder = Decoder(spec, kernels)
         self._fused = kernels.fused
+        # Frames of a job have one size, with tiles a few.
+        self._share = lru_cache(maxsize=16)(lambda rows, factor: RowShare.of(rows, factor, mesh or Mesh.solo()))
 
     @cached_property
     def _fast(self) -> "FastVae":
@@ -291,10 +308,11 @@ class Vae(nn.Module):
         Returns:
             (L, 2 · latent channels, h, w): means and log-variances, see :func:`posterior`.
         """
+        state.share = share = self._share(frames.shape[2], self.spec.spatial_factor)
+        own = share.own(frames, self.spec.spatial_factor)
         if self._fused:
-            return self._fast.moments(frames, state)
-        moments: Tensor = self.encoder(frames.contiguous(memory_format=torch.channels_last), state)
-        return moments
+            return share.join(self._fast.moments(own, state), 1)
+        return share.join(self.encoder(own.contiguous(memory_format=torch.channels_last), state), 1)
 
     def encode(self, frames: Tensor, state: VaeState) -> Tensor:
         """Frames to latents. Arguments as for :meth:`moments`, result as of :meth:`as_latents`."""
@@ -316,6 +334,7 @@ class Vae(nn.Module):
             (T, 3, H, W), RGB in [-1, 1] with some overshoot; a stream's first latent gives one frame, others f.
         """
         z = (latents / self.spec.scaling_factor).to(self.decoder.conv_in.weight.dtype)
-        z = z.permute(0, 3, 1, 2)
-        frames: Tensor = self._fast.decode(z, state) if self._fused else self.decoder(z, state)
-        return frames
+        state.share = share = self._share(latents.shape[1], 1)
+        own = share.own(z.permute(0, 3, 1, 2), 1)
+        frames: Tensor = self._fast.decode(own, state) if self._fused else self.decoder(own, state)
+        return share.join(frames, self.spec.spatial_factor)

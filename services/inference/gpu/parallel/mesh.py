@@ -108,7 +108,7 @@ class Mesh:
         if min(lengths) < longest:
             apart = pieces.view(self.size, longest, *piece.shape[1:])
             pieces = torch.cat([part[:length] for part, length in zip(apart, lengths, strict=True)])
-        return pieces.movedim(0, dim)
+        return pieces.movedim(0, dim).contiguous()
 
     def all_to_all(self, x: Tensor, send: Sequence[int], receive: Sequence[int], *, out: Tensor | None = None) -> Tensor:
         """Rows of ``x`` to the ranks, ``send`` of them to each in turn; ``receive`` rows come from each.
@@ -133,20 +133,28 @@ class Mesh:
             distributed.all_to_all_single(out, rows, list(receive), list(send), group=self.group)
         return out
 
-    def exchange(self, to_previous: Tensor, to_next: Tensor) -> tuple[Tensor, Tensor]:
-        """Tensors of one shape to both neighbours.
+    def exchange(self, to_previous: Tensor, to_next: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """A tensor each to the previous and to the next rank, of one shape and type on all ranks.
+
+        Args:
+            to_previous: what the previous rank gets.
+            to_next: what the next rank gets; None on all ranks where nothing goes there.
 
         Returns:
-            What the previous rank and the next rank gave; zeros where there is none.
+            What the previous and the next rank gave; None where there is no rank or nothing came.
         """
-        shape, flat = to_previous.shape, torch.stack([to_previous, to_next]).flatten(1)
-        before, after = self.rank > 0, self.rank + 1 < self.size
         if self.size == 1:
-            return torch.zeros_like(to_previous), torch.zeros_like(to_next)
-        splits = [int(abs(other - self.rank) == 1) for other in range(self.size)]
-        came = self.all_to_all(flat[0 if before else 1 : 2 if after else 1], splits, splits).view(-1, *shape)
-        from_previous = came[0] if before else torch.zeros_like(to_previous)
-        return from_previous, came[-1] if after else torch.zeros_like(to_next)
+            return None, None
+        first, last, down = self.rank == 0, self.rank + 1 == self.size, to_next is not None
+        given = [x for x, there in ((to_previous, not first), (to_next, not last)) if x is not None and there]
+        rows = torch.stack(given) if given else to_previous.new_empty((0, *to_previous.shape))
+        came = self.all_to_all(rows, self._beside(True, down), self._beside(down, True))
+        return came[0] if down and not first else None, None if last else came[-1]
+
+    def _beside(self, previous: bool, following: bool) -> list[int]:
+        """1 for these neighbours, 0 for all other ranks."""
+        wanted = {self.rank - 1: int(previous), self.rank + 1: int(following)}
+        return [wanted.get(other, 0) for other in range(self.size)]
 
     def _count(self, method: str, nbytes: int) -> None:
         self.sent_bytes[method] += nbytes

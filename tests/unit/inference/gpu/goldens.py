@@ -15,6 +15,7 @@ from services.inference.gpu.model.kernels import Kernels, choose_kernels
 from services.inference.gpu.model.spec import SPECS, DitSpec, ModelSpec, VaeSpec
 from services.inference.gpu.model.vae import Vae
 from services.inference.gpu.model.weights import Model, load_model
+from services.inference.gpu.parallel.mesh import Mesh
 
 GOLDENS = Path(__file__).parents[3] / "goldens"
 NANO = Path(__file__).parents[4] / "models" / "nano"
@@ -48,16 +49,18 @@ def table(name: str, folder: Path = GOLDENS) -> Any:
     return json.loads((folder / f"{name}.json").read_text())
 
 
-def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDENS / "dit") -> Dit:
+def tiny_dit(
+    rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDENS / "dit", mesh: Mesh | None = None
+) -> Dit:
     """One of the small transformers that the goldens were made with."""
-    dit = Dit(TINY_DITS[rules], kernels).requires_grad_(False)
+    dit = Dit(TINY_DITS[rules], kernels, mesh).requires_grad_(False)
     dit.load_state_dict(tensors(f"tiny_{rules}_weights", folder))
     return dit
 
 
-def tiny_vae(folder: Path = GOLDENS / "vae") -> Vae:
+def tiny_vae(folder: Path = GOLDENS / "vae", mesh: Mesh | None = None) -> Vae:
     """The small autoencoder that the goldens were made with."""
-    vae = Vae(TINY_VAE, KERNELS).requires_grad_(False)
+    vae = Vae(TINY_VAE, KERNELS, mesh).requires_grad_(False)
     vae.load_state_dict(tensors("tiny_vae", folder))
     return vae
 
@@ -93,9 +96,9 @@ def _hashes(index: int, count: int, step: int = 1 << 16) -> NDArray[np.float32]:
     return u
 
 
-def nano() -> Model:
+def nano(mesh: Mesh | None = None) -> Model:
     """The embedded model."""
-    return load_model(SPECS["nano"], NANO, CPU, torch.float32)
+    return load_model(SPECS["nano"], NANO, CPU, torch.float32, mesh)
 
 
 def random_model(*, temporal_factor: int) -> Model:

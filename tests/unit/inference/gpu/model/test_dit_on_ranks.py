@@ -1,6 +1,5 @@
 """The transformer on several ranks: the velocity of one rank on every rank, by heads and by windows, plain and fast."""
 
-
 import pytest
 import torch
 from torch import Tensor
