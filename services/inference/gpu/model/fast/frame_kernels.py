@@ -52,9 +52,18 @@ def _measure(x, means, deviations, positions, C: tl.constexpr, BC: tl.constexpr,
 
 
 @triton.jit
+def _store_affine(weight, bias, offset, middle, variance, eps, affine, frame, frames, channels, live, C: tl.constexpr):
+    scale = tl.load(weight + channels, mask=live, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    shift = tl.load(bias + channels, mask=live, other=0.0).to(tl.float32) + (offset - middle) * scale
+    tl.store(affine + frame * C + channels, scale, mask=live)
+    tl.store(affine + (frames + frame) * C + channels, shift, mask=live)
+
+
+@triton.jit
 def _fold(
-    means, deviations, weight, bias, pending, affine, frames, chunks, run, positions, chunk_positions, eps,
+    means, deviations, weight, bias, pending, out, frames, chunks, run, positions, chunk_positions, eps,
     C: tl.constexpr, SIZE: tl.constexpr, BG: tl.constexpr, BP: tl.constexpr, BLOCKS: tl.constexpr, PENDING: tl.constexpr,
+    AFFINE: tl.constexpr,
 ):  # fmt: skip
     frame, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     inside = tl.arange(0, BG)
@@ -84,15 +93,48 @@ def _fold(
         distance = tl.load(means + at, mask=there, other=0.0) + offset[None, :] - middle
         own = tl.load(deviations + at, mask=there, other=0.0)
         spread += tl.where(there, own + distance * distance * count, 0.0)
-    scale = tl.load(weight + channels, mask=live, other=0.0).to(tl.float32) * tl.rsqrt(tl.sum(spread) / elements + eps)
-    shift = tl.load(bias + channels, mask=live, other=0.0).to(tl.float32) + (offset - middle) * scale
-    tl.store(affine + frame * C + channels, scale, mask=live)
-    tl.store(affine + (frames + frame) * C + channels, shift, mask=live)
+    variance = tl.sum(spread) / elements
+    if AFFINE:
+        _store_affine(weight, bias, offset, middle, variance, eps, out, frame, frames, channels, live, C)
+    else:
+        tl.store(out + frame * tl.num_programs(1) + group, middle)
+        tl.store(out + (frames + frame) * tl.num_programs(1) + group, variance)
+
+
+@triton.jit
+def _unite(
+    moments, weights, weight, bias, pending, affine, frames, parts, eps,
+    C: tl.constexpr, SIZE: tl.constexpr, BG: tl.constexpr, BP: tl.constexpr, PENDING: tl.constexpr,
+):  # fmt: skip
+    frame, group, groups = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    part, inside = tl.arange(0, BP), tl.arange(0, BG)
+    there, live = part < parts, inside < SIZE
+    channels = group * SIZE + inside
+    at = moments + (part * 2 * frames + frame) * groups + group
+    share = tl.load(weights + part, mask=there, other=0.0)
+    means = tl.load(at, mask=there, other=0.0)
+    variances = tl.load(at + frames * groups, mask=there, other=0.0)
+    middle = tl.sum(share * means)
+    variance = tl.sum(share * (variances + (means - middle) * (means - middle)))
+    offset = tl.zeros((BG,), tl.float32)
+    if PENDING:
+        offset = tl.load(pending + channels, mask=live, other=0.0).to(tl.float32)
+    _store_affine(weight, bias, offset, middle, variance, eps, affine, frame, frames, channels, live, C)
 
 
 @triton.jit
 def _normalise(
-    x, affine, out, tail, positions, C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, SILU: tl.constexpr, TAIL: tl.constexpr
+    x,
+    affine,
+    out,
+    tail,
+    positions,
+    out_frame,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    BR: tl.constexpr,
+    SILU: tl.constexpr,
+    TAIL: tl.constexpr,
 ):
     frame, frames = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     columns = tl.arange(0, BC)
@@ -107,7 +149,7 @@ def _normalise(
     if SILU:
         value = value / (1.0 + tl.exp(-value))
     value = value.to(out.dtype.element_ty)
-    tl.store(out + base + at, value, mask=inside)
+    tl.store(out + frame * out_frame + at, value, mask=inside)
     if TAIL:
         if frame >= frames - 2:
             tl.store(tail + (frame - frames + 2) * positions * C + at, value, mask=inside)
@@ -153,7 +195,7 @@ def _finish(
 
 @triton.jit
 def _spread(
-    phase, bias, out, means, deviations, positions, width, chunks, first_chunk, row, column,
+    phase, bias, out, means, deviations, positions, width, chunks, first_chunk, row, column, edge,
     Z: tl.constexpr, C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, STEPS: tl.constexpr, MEASURE: tl.constexpr,
 ):  # fmt: skip
     chunk, frame = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -173,7 +215,7 @@ def _spread(
         i, j = cells // width, cells % width
         source = (source_frame * (height + 1) + i + row) * (width + 1) + j + column
         value = tl.load(phase + (source * Z + z)[:, None] * C + columns[None, :], mask=inside, other=0.0).to(tl.float32)
-        border = (i == row * (height - 1)).to(tl.int32)
+        border = (i == edge).to(tl.int32)
         side = (j == column * (width - 1)).to(tl.int32)
         value += tl.load(table + (border * 2 + side)[:, None] * C + columns[None, :], mask=inside, other=0.0)
         stored = value.to(out.dtype.element_ty)
@@ -241,7 +283,7 @@ def _no_partials(frames: int, positions: int, channels: int, runs: int, device: 
 
 
 class TritonFrameOps:
-    """:class:`FrameOps` by Triton. All frames must be contiguous except the ``out`` of :meth:`finish`."""
+    """:class:`FrameOps` by Triton. All frames must be contiguous except the ``out`` of :meth:`finish` and :meth:`normalise`."""
 
     def measure(self, x: Tensor) -> Partials:
         """See :class:`FrameOps`."""
@@ -255,15 +297,39 @@ class TritonFrameOps:
 
     def fold(self, partials: Partials, weight: Tensor, bias: Tensor, pending: Tensor | None, groups: int, eps: float) -> Tensor:
         """See :class:`FrameOps`."""
-        frames, chunks, channels = partials.means.shape
+        frames, _, channels = partials.means.shape
         affine = torch.empty((2, frames, channels), device=weight.device)
+        self._fold(partials, weight, bias, pending, groups, eps, affine, into_affine=True)
+        return affine
+
+    def summarise(self, partials: Partials, pending: Tensor | None, groups: int) -> Tensor:
+        """See :class:`FrameOps`."""
+        moments = torch.empty((2, len(partials.means), groups), device=partials.means.device)
+        self._fold(partials, moments, moments, pending, groups, 0.0, moments, into_affine=False)
+        return moments
+
+    def _fold(
+        self, partials: Partials, weight: Tensor, bias: Tensor, pending: Tensor | None, groups: int, eps: float, out: Tensor,
+        *, into_affine: bool,
+    ) -> None:  # fmt: skip
+        frames, chunks, channels = partials.means.shape
         size = channels // groups
         padded = triton.next_power_of_2(size)
         block = max(1024 // padded, 16)
         _fold[(frames, groups)](
-            partials.means, partials.deviations, weight, bias, bias if pending is None else pending, affine, frames, chunks,
+            partials.means, partials.deviations, weight, bias, bias if pending is None else pending, out, frames, chunks,
             -(-partials.positions // partials.chunk), partials.positions, partials.chunk, eps,
-            channels, size, padded, block, triton.cdiv(chunks, block), pending is not None, num_warps=4,
+            channels, size, padded, block, triton.cdiv(chunks, block), pending is not None, into_affine, num_warps=4,
+        )  # fmt: skip
+
+    def unite(self, moments: Tensor, weights: Tensor, weight: Tensor, bias: Tensor, pending: Tensor | None, eps: float) -> Tensor:
+        """See :class:`FrameOps`."""
+        parts, _, frames, groups = moments.shape
+        channels, size = len(weight), len(weight) // groups
+        affine = torch.empty((2, frames, channels), device=weight.device)
+        _unite[(frames, groups)](
+            moments, weights, weight, bias, bias if pending is None else pending, affine, frames, parts, eps,
+            channels, size, triton.next_power_of_2(size), triton.next_power_of_2(parts), pending is not None, num_warps=1,
         )  # fmt: skip
         return affine
 
@@ -272,8 +338,8 @@ class TritonFrameOps:
         frames, height, width, channels = x.shape
         padded, rows = _tile(channels)
         _normalise[(triton.cdiv(height * width, rows), frames)](
-            x, affine, out, out if tail is None else tail, height * width, channels, padded, rows, silu, tail is not None,
-            num_warps=_WARPS,
+            x, affine, out, out if tail is None else tail, height * width, out.stride(0), channels, padded, rows, silu,
+            tail is not None, num_warps=_WARPS,
         )  # fmt: skip
 
     def finish(self, y: Tensor, bias: Tensor, skip: Tensor | None, out: Tensor, *, measure: bool) -> Partials | None:
@@ -293,7 +359,9 @@ class TritonFrameOps:
         count, height, width, channels = frames.shape
         return _no_partials(count, height * width // phases, channels, phases, frames.device)
 
-    def spread(self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None) -> None:
+    def spread(
+        self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None, *, border: bool
+    ) -> None:
         """See :class:`FrameOps`."""
         frames, height, width, channels = out.shape
         cells = height * width // 4
@@ -302,7 +370,8 @@ class TritonFrameOps:
         means, deviations = (partials.means, partials.deviations) if partials is not None else (bias, bias)
         _spread[(run, frames)](
             phase, bias, out, means, deviations, cells, width // 2, 4 * run, (2 * row + column) * run, row, column,
-            bias.shape[0], channels, padded, rows, _STEPS, partials is not None, num_warps=_WARPS,
+            row * (height // 2 - 1) if border else -1, bias.shape[0], channels, padded, rows, _STEPS, partials is not None,
+            num_warps=_WARPS,
         )  # fmt: skip
 
     def collect(self, products: Tensor, bias: Tensor) -> Tensor:

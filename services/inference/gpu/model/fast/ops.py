@@ -43,8 +43,17 @@ class FrameOps(Protocol):
         ``pending`` (C,) is a bias that the measured frames still lack.
         """
 
+    def summarise(self, partials: Partials, pending: Tensor | None, groups: int) -> Tensor:
+        """The first half of :meth:`fold`: (2, T, groups) fp32 means and variances of each frame's groups."""
+
+    def unite(self, moments: Tensor, weights: Tensor, weight: Tensor, bias: Tensor, pending: Tensor | None, eps: float) -> Tensor:
+        """The second half: (parts, 2, T, groups) moments of frames' parts, and (parts,) how much of a frame each is."""
+
     def normalise(self, x: Tensor, affine: Tensor, out: Tensor, tail: Tensor | None, *, silu: bool) -> None:
-        """``out`` = x · scale + shift, then SiLU; the last two frames go to ``tail`` (2, H, W, C) too. ``out`` may be ``x``."""
+        """``out`` = x · scale + shift, then SiLU; the last two frames go to ``tail`` (2, H, W, C) too.
+
+        ``out`` may be ``x``, or lie in longer frames.
+        """
 
     def finish(self, y: Tensor, bias: Tensor, skip: Tensor | None, out: Tensor, *, measure: bool) -> Partials | None:
         """``out`` = y + bias + skip, rounded once, and its statistics. ``out`` may be ``y``, or have longer rows and frames."""
@@ -52,7 +61,9 @@ class FrameOps(Protocol):
     def allot(self, frames: Tensor, phases: int) -> Partials:
         """Statistics of (T, H, W, C) frames, not yet filled in, that ``phases`` calls of :meth:`spread` write."""
 
-    def spread(self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None) -> None:
+    def spread(
+        self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None, *, border: bool
+    ) -> None:
         """Write one sub-position of upsampled frames.
 
         Args:
@@ -62,6 +73,7 @@ class FrameOps(Protocol):
             bias: (Z, 2, 2, 2, 2, C): time sub-position, row, column, whether on the first or last row, likewise column.
             out: (T · Z, 2h, 2w, C).
             partials: where the statistics of what was written go.
+            border: whether the first row (of row 0) or last row (of row 1) is a border of the frame.
         """
 
     def collect(self, products: Tensor, bias: Tensor) -> Tensor:

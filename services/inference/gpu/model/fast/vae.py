@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from services.inference.gpu.model.fast.convolution import convolve, lay_out, neighbourhoods
 from services.inference.gpu.model.fast.ops import FrameOps, Partials
 from services.inference.gpu.model.fast.upsample import Merged, merge
 from services.inference.gpu.model.vae import (
@@ -27,32 +28,10 @@ from services.inference.gpu.model.vae import (
     Vae,
     VaeState,
 )
+from services.inference.gpu.parallel.frames import RowShare
 
 _SCORE_BYTES = 1 << 28
 """Of attention scores in memory at a time."""
-
-_THIN = 8
-"""Fewer channels than this leave tensor cores idle; taps in space stand in for them."""
-
-_ALIGNED = 32
-"""Channels are filled up to a multiple of this where taps become channels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Weights:
-    """A convolution's weights, laid out for use. Biases are left to the pass that follows."""
-
-    moving: Tensor
-    """(O, C, taps, kh, kw)."""
-
-    still: Tensor
-    """(O, C, kh, kw): all taps on one frame."""
-
-    padding: int
-    """Zeros around each frame."""
-
-    pixels: str = ""
-    """Taps in space turned into channels, because there are few others: ``in`` or ``out``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,7 +82,7 @@ class FastVae:
         self._upscales = {module: _merge(module) for module in vae.modules() if isinstance(module, Upsampler)}
         apart = {conv for up in self._upscales for conv in (up.upscale_conv, up.conv)}
         convs = (module for module in vae.modules() if isinstance(module, Conv) and module not in apart)
-        self._weights = {conv: _lay_out(conv) for conv in convs}
+        self._weights = {conv: lay_out(conv) for conv in convs}
 
     def moments(self, frames: Tensor, state: VaeState) -> Tensor:
         """As :meth:`Vae.moments`."""
@@ -141,7 +120,7 @@ class FastVae:
         count, _, height, width = frames.shape
         inputs, new = self._open(conv, (count, height, width, weights.still.shape[1]), state)
         if weights.pixels == "in":
-            _neighbourhoods(frames, new)
+            neighbourhoods(frames, new, state.share)
         else:
             new.copy_(frames.permute(0, 2, 3, 1))
         return self._finish(self._convolve(conv, inputs, state), conv.bias)
@@ -152,7 +131,8 @@ class FastVae:
         y = self._norm_and_convolve(net.conv_norm_out, conv, stream, state)
         state.started, state.settled = True, state.started
         if self._weights[conv].pixels == "out":
-            return self._ops.collect(y, conv.bias)
+            collected = self._ops.collect(y, conv.bias)
+            return collected[:, :, state.share.spare : collected.shape[2] - state.share.spare]
         return y.add_(conv.bias).permute(0, 3, 1, 2)
 
     def _mid(self, block: MidBlock, stream: _Frames, state: VaeState) -> _Frames:
@@ -160,7 +140,7 @@ class FastVae:
         attentions: Any = block.attentions
         stream = self._resnet(resnets[0], stream, state)
         for attention in attentions:
-            stream = self._attend(attention, stream)
+            stream = self._attend(attention, stream, state)
         return self._resnet(resnets[1], stream, state)
 
     def _resnets(self, blocks: Any, stream: _Frames, state: VaeState, before: Upsampler | Conv | None) -> _Frames:
@@ -188,6 +168,11 @@ class FastVae:
             return self._finish(y, bias, skip)
         inputs, new = self._open_resampler(before, y.shape, state)
         self._ops.finish(y, bias, skip, new, measure=False)
+        past = inputs[len(inputs) - len(new) :]
+        if isinstance(before, Upsampler):
+            state.share.fill_around(past)
+        else:
+            state.share.fill_below(past[:, :, : new.shape[2]])
         return _Frames(inputs)
 
     def _finish(self, y: Tensor, bias: Tensor, skip: Tensor | None = None) -> _Frames:
@@ -198,49 +183,60 @@ class FastVae:
     ) -> Tensor:
         """Norm, SiLU and a convolution without its bias; ``pending`` is the bias that the input still lacks."""
         x, partials, room = stream.take()
-        affine = self._fold(norm, partials, pending)
+        affine = self._fold(norm, partials, state, pending)
         inputs, new = self._open(conv, x.shape, state, room)
-        # The kernel writes the tail on the way, unless the tail keeps a frame that it doesn't see.
-        tail = state.tails[conv] if len(new) > 1 and len(inputs) > len(new) else None
+        # The kernel writes the tail on the way, unless the tail keeps a frame or a row that it doesn't see.
+        whole = len(new) > 1 and len(inputs) > len(new) and not state.share.spare
+        tail = state.tails[conv] if whole else None
         self._ops.normalise(x, affine, new, tail, silu=True)
         del x, room, new
         return self._convolve(conv, inputs, state, kept=tail is not None)
 
-    def _fold(self, norm: GroupNorm, partials: Partials | None, pending: Tensor | None = None) -> Tensor:
+    def _fold(self, norm: GroupNorm, partials: Partials | None, state: VaeState, pending: Tensor | None = None) -> Tensor:
         if partials is None:
             raise RuntimeError("frames before a norm are measured")
-        spec = self._vae.spec
-        return self._ops.fold(partials, norm.weight, norm.bias, pending, spec.norm_groups, spec.norm_eps)
+        groups, eps, share = self._vae.spec.norm_groups, self._vae.spec.norm_eps, state.share
+        if share.weights is None:
+            return self._ops.fold(partials, norm.weight, norm.bias, pending, groups, eps)
+        moments = share.gather(self._ops.summarise(partials, pending, groups))
+        return self._ops.unite(moments, share.weights, norm.weight, norm.bias, pending, eps)
 
     def _open(self, conv: Conv, shape: tuple[int, ...], state: VaeState, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Input of a convolution, the past in place, and the part of it that is still to be written."""
         past = conv.weight.shape[2] - 1 if state.started else 0
-        inputs = conv.weight.new_empty((past + shape[0], *shape[1:])) if room is None else room[2 - past :]
+        spare = min(state.share.spare, self._weights[conv].reach)
+        count, height, width, channels = shape
+        padded = (past + count, height + 2 * spare, width, channels)
+        inputs = conv.weight.new_empty(padded) if room is None else room[2 - past :]
         if past:
             inputs[:past] = state.tails[conv]
-        return inputs, inputs[past:]
+        return inputs, inputs[past:, spare : spare + height]
 
     def _convolve(self, conv: Conv, inputs: Tensor, state: VaeState, *, kept: bool = False) -> Tensor:
+        """``inputs`` as :meth:`_open` made them, filled; ``kept`` where their tail is in the state already."""
         weights, past = self._weights[conv], conv.weight.shape[2] - 1
+        spare = min(state.share.spare, weights.reach)
+        if spare:
+            state.share.fill_around(inputs[past if state.started else 0 :])
         if past and not kept:
             _keep(conv, inputs, past, state)
         weight = weights.moving if past and state.started else weights.still
-        return _convolve(inputs, weight, padding=weights.padding)
+        return convolve(inputs, weight, padding=(0 if spare else weights.padding, weights.padding))
 
     def _open_resampler(self, module: Upsampler | Conv, shape: torch.Size, state: VaeState) -> tuple[Tensor, Tensor]:
         """The same for a resampler. A downsampler's input has a row and a column of zeros more."""
         count, height, width, channels = shape
         if isinstance(module, Upsampler):
-            weight, past, border = module.conv.weight, self._upscales[module].past, 0
+            weight, past, above, border = module.conv.weight, self._upscales[module].past, state.share.spare, 0
         else:
-            weight, past, border = module.weight, module.weight.shape[2] // 2, 1
+            weight, past, above, border = module.weight, module.weight.shape[2] // 2, 0, 1
         past = past if state.started else 0
-        inputs = weight.new_empty((past + count, height + border, width + border, channels))
-        inputs[past:, height:] = 0
+        inputs = weight.new_empty((past + count, above + height + max(above, border), width + border, channels))
+        inputs[past:, above + height :] = 0
         inputs[past:, :, width:] = 0
         if past:
             inputs[:past] = state.tails[module]
-        return inputs, inputs[past:, :height, :width]
+        return inputs, inputs[past:, above : above + height, :width]
 
     def _downsample(self, conv: Conv, stream: _Frames, state: VaeState) -> _Frames:
         inputs, _, _ = stream.take()
@@ -248,10 +244,10 @@ class FastVae:
         if temporal:
             _keep(conv, inputs, 1, state)
         weight = weights.moving if temporal and state.started else weights.still
-        return self._finish(_convolve(inputs, weight, stride=2), conv.bias)
+        return self._finish(convolve(inputs, weight, stride=2), conv.bias)
 
     def _upsample(self, up: Upsampler, stream: _Frames, state: VaeState) -> _Frames:
-        """Frames of twice the height and width, with two spare ones in front."""
+        """Frames of twice the height and width, with two spare ones in front unless other ranks' rows must surround them."""
         inputs, _, _ = stream.take()
         upscale = self._upscales[up]
         _keep(up, inputs, upscale.past, state)
@@ -259,26 +255,31 @@ class FastVae:
         parts = _by_place(upscale, inputs, state)
         made = sum((len(rows) - past) * len(merged.bias) for merged, rows in parts)
         _, height, width, channels = inputs.shape
-        room = inputs.new_empty((2 + made, 2 * height, 2 * width, channels))
-        x, start = room[2:], 0
+        height -= 2 * state.share.spare
+        ahead = 0 if state.share.spare else 2
+        room = inputs.new_empty((ahead + made, 2 * height, 2 * width, channels))
+        x, start = room[ahead:], 0
         partials = self._ops.allot(x, 4)
         for merged, rows in parts:
             some = slice(start, start + (len(rows) - past) * len(merged.bias))
-            self._spread(merged, rows, x[some], partials.of(some))
+            self._spread(merged, rows, x[some], partials.of(some), state.share)
             start = some.stop
-        return _Frames(x, partials, room)
+        return _Frames(x, partials, room if ahead else None)
 
-    def _spread(self, merged: Merged, inputs: Tensor, out: Tensor, partials: Partials) -> None:
+    def _spread(self, merged: Merged, inputs: Tensor, out: Tensor, partials: Partials, share: RowShare) -> None:
         for row, weights in enumerate(merged.weights):
+            border = share.at_border(bottom=row == 1)
             for column, weight in enumerate(weights):
-                self._ops.spread(_convolve(inputs, weight, padding=1), row, column, merged.bias, out, partials)
+                phase = convolve(inputs, weight, padding=(1 - share.spare, 1))
+                self._ops.spread(phase, row, column, merged.bias, out, partials, border=border)
 
-    def _attend(self, attention: Attention, stream: _Frames) -> _Frames:
+    def _attend(self, attention: Attention, stream: _Frames, state: VaeState) -> _Frames:
         x, partials, _ = stream.take()
         rows = torch.empty_like(x)
-        self._ops.normalise(x, self._fold(attention.group_norm, partials), rows, None, silu=False)
+        self._ops.normalise(x, self._fold(attention.group_norm, partials, state), rows, None, silu=False)
         rows = rows.flatten(1, 2)
-        q, k, v = (project(rows) for project in (attention.to_q, attention.to_k, attention.to_v))
+        q = attention.to_q(rows)
+        k, v = (state.share.join(project(rows), x.shape[2], dim=1) for project in (attention.to_k, attention.to_v))
         for frame in range(len(rows)):
             self._attend_frame(q[frame], k[frame], v[frame], rows[frame])
         out: Any = attention.to_out[0]
@@ -319,51 +320,6 @@ def _by_place(upscale: _Upscale, inputs: Tensor, state: VaeState) -> list[tuple[
         return [(upscale.later, inputs)]
     parts = [(upscale.second, inputs[: upscale.past + 1]), (upscale.later, inputs[1:])]
     return parts if len(inputs) > upscale.past + 1 else parts[:1]
-
-
-def _convolve(inputs: Tensor, weight: Tensor, *, padding: int = 0, stride: int = 1) -> Tensor:
-    """(T, H, W, C) to (T', H', W', O), no padding in time; a weight without taps in time takes each frame by itself."""
-    if weight.ndim == 4:
-        y = functional.conv2d(inputs.permute(0, 3, 1, 2), weight, padding=padding, stride=stride)
-        return y.permute(0, 2, 3, 1).contiguous()
-    frames = inputs.permute(3, 0, 1, 2).unsqueeze(0)
-    y = functional.conv3d(frames, weight, padding=(0, padding, padding), stride=stride)
-    return y.squeeze(0).permute(1, 2, 3, 0).contiguous()
-
-
-def _neighbourhoods(frames: Tensor, out: Tensor) -> None:
-    """(T, c, H, W) to (T, H, W, 9 · c and more): each position's 3x3 surroundings, zero beyond the border, then zeros."""
-    around = functional.pad(frames, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
-    filled = 9 * frames.shape[1]
-    out[..., :filled].view(*out.shape[:3], -1, 3, 3).copy_(around.permute(0, 2, 3, 1, 4, 5))
-    out[..., filled:] = 0
-
-
-def _lay_out(conv: Conv) -> _Weights:
-    weight: Tensor = conv.weight
-    pixels = ""
-    if weight.shape[-1] == 3 and min(weight.shape[:2]) < _THIN:
-        pixels = "in" if weight.shape[1] < weight.shape[0] else "out"
-        weight = _taps_to_channels(weight, pixels)
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    still = weight.sum(2, dtype=exact).to(weight.dtype)
-    return _Weights(
-        moving=weight.contiguous(memory_format=torch.channels_last_3d),
-        still=still.contiguous(memory_format=torch.channels_last),
-        padding=weight.shape[-1] // 2,
-        pixels=pixels,
-    )
-
-
-def _taps_to_channels(weight: Tensor, pixels: str) -> Tensor:
-    """(O, C, taps, 3, 3) to (O, 9 · C, taps, 1, 1) or (9 · O, C, taps, 1, 1), filled up with zeros."""
-    if pixels == "in":
-        flat = weight.permute(0, 1, 3, 4, 2).flatten(1, 3)
-        flat = functional.pad(flat, (0, 0, 0, -flat.shape[1] % _ALIGNED))
-    else:
-        flat = weight.permute(0, 3, 4, 1, 2).flatten(0, 2)
-        flat = functional.pad(flat, (0, 0, 0, 0, 0, -flat.shape[0] % _ALIGNED))
-    return flat[..., None, None]
 
 
 def _merge(up: Upsampler) -> _Upscale:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.inference.gpu.model.fast.ops import Partials
+from services.inference.gpu.parallel.frames import unite
 
 
 def wide(x: Tensor) -> Tensor:
@@ -27,6 +28,10 @@ class ReferenceFrameOps:
         return Partials(means=means, deviations=deviations, positions=positions, chunk=positions)
 
     def fold(self, partials: Partials, weight: Tensor, bias: Tensor, pending: Tensor | None, groups: int, eps: float) -> Tensor:
+        moments = self.summarise(partials, pending, groups)
+        return self.unite(moments[None], torch.ones(1, device=weight.device), weight, bias, pending, eps)
+
+    def summarise(self, partials: Partials, pending: Tensor | None, groups: int) -> Tensor:
         frames, chunks, channels = partials.means.shape
         assert partials.positions == partials.chunk
         means = partials.means + (0 if pending is None else wide(pending))
@@ -34,10 +39,13 @@ class ReferenceFrameOps:
         middle = grouped.mean((1, 3), keepdim=True)
         deviations = partials.deviations.view(frames, chunks, groups, -1) + (grouped - middle).square() * partials.positions
         variance = deviations.sum((1, 3)) / (partials.positions * chunks * channels // groups)
-        scale = torch.rsqrt(variance + eps).repeat_interleave(channels // groups, 1) * wide(weight)
-        middle = middle.view(frames, groups).repeat_interleave(channels // groups, 1)
-        shift = wide(bias) + ((0 if pending is None else wide(pending)) - middle) * scale
-        return torch.stack([scale, shift])
+        return torch.stack([middle.view(frames, groups), variance])
+
+    def unite(self, moments: Tensor, weights: Tensor, weight: Tensor, bias: Tensor, pending: Tensor | None, eps: float) -> Tensor:
+        size = len(weight) // moments.shape[3]
+        middle, variance = (moment.repeat_interleave(size, 1) for moment in unite(moments, weights))
+        scale = torch.rsqrt(variance + eps) * wide(weight)
+        return torch.stack([scale, wide(bias) + ((0 if pending is None else wide(pending)) - middle) * scale])
 
     def normalise(self, x: Tensor, affine: Tensor, out: Tensor, tail: Tensor | None, *, silu: bool) -> None:
         y = wide(x) * affine[0, :, None, None] + affine[1, :, None, None]
@@ -56,12 +64,15 @@ class ReferenceFrameOps:
         positions = height * width // phases
         return Partials(means=means, deviations=deviations, positions=positions, chunk=positions)
 
-    def spread(self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None) -> None:
+    def spread(
+        self, phase: Tensor, row: int, column: int, bias: Tensor, out: Tensor, partials: Partials | None, *, border: bool
+    ) -> None:
         frames, height, width, channels = out.shape
         doubled = len(bias)
         cells = wide(phase[:, row : row + height // 2, column : column + width // 2])
         cells = cells.unflatten(-1, (doubled, channels)).permute(0, 3, 1, 2, 4).flatten(0, 1)
-        on_row = (torch.arange(height // 2, device=out.device) == row * (height // 2 - 1)).long()
+        edge = row * (height // 2 - 1) if border else -1
+        on_row = (torch.arange(height // 2, device=out.device) == edge).long()
         on_column = (torch.arange(width // 2, device=out.device) == column * (width // 2 - 1)).long()
         added = bias[:, row, column][:, on_row][:, :, on_column].repeat(frames // doubled, 1, 1, 1)
         out[:, row::2, column::2] = (cells + added).to(out.dtype)

@@ -33,6 +33,34 @@ def test_a_group_norms_scale_and_shift_come_from_the_whole_frame(shape, dtype, p
 
 @SHAPES
 @TYPES
+@pytest.mark.parametrize("pending", [True, False], ids=["bias-pending", "bias-added"])
+def test_parts_of_a_frame_give_the_scale_and_shift_of_the_whole(shape, dtype, pending):
+    x = random(*shape, dtype=dtype, mean=30.0)
+    weight, bias, waiting = (random(shape[-1], dtype=dtype) for _ in range(3))
+    waiting = waiting if pending else None
+    heights = [shape[1] - shape[1] // 2, shape[1] // 2]
+    parts = [part.contiguous() for part in x.split(heights, dim=1)]
+    weights = torch.tensor(heights, device=DEVICE) / shape[1]
+    expected = REFERENCE.fold(REFERENCE.measure(x), weight, bias, waiting, 4, 1e-6)
+    for measuring, uniting in ((MINE, REFERENCE), (REFERENCE, MINE)):
+        moments = torch.stack([measuring.summarise(measuring.measure(part), waiting, 4) for part in parts])
+        for mine, whole in zip(uniting.unite(moments, weights, weight, bias, waiting, 1e-6), expected, strict=True):
+            assert_close(mine, whole)
+
+
+@TYPES
+def test_normed_frames_go_into_longer_frames_and_nothing_beside(dtype):
+    x, affine = random(2, 6, 9, 16, dtype=dtype), random(2, 2, 16)
+    mine, expected = (torch.full((3, 8, 9, 16), 7.0, dtype=dtype, device=DEVICE) for _ in range(2))
+    MINE.normalise(x, affine, mine[1:, 1:7], None, silu=True)
+    REFERENCE.normalise(x, affine, expected[1:, 1:7], None, silu=True)
+    assert_close(mine, expected)
+    assert (mine[0] == 7).all()
+    assert (mine[:, [0, 7]] == 7).all()
+
+
+@SHAPES
+@TYPES
 @pytest.mark.parametrize("silu", [True, False], ids=["silu", "plain"])
 def test_normed_frames_stand_behind_the_past_and_the_last_two_in_the_tail(shape, dtype, silu):
     x, affine = random(*shape, dtype=dtype), random(2, shape[0], shape[3])
@@ -85,7 +113,8 @@ def test_frames_are_written_into_longer_rows_and_nothing_beside(dtype):
 @TYPES
 @pytest.mark.parametrize("doubled", [1, 2], ids=["space", "space-and-time"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (40, 33)], ids=str)
-def test_sub_positions_are_spread_with_border_biases_and_measured(dtype, doubled, size):
+@pytest.mark.parametrize("borders", [(True, True), (False, True), (False, False)], ids=str)
+def test_sub_positions_are_spread_with_border_biases_and_measured(dtype, doubled, size, borders):
     height, width, channels, frames = *size, 16, 3
     bias = random(doubled, 2, 2, 2, 2, channels)
     phases = [random(frames, height + 1, width + 1, doubled * channels, dtype=dtype) for _ in range(4)]
@@ -94,7 +123,7 @@ def test_sub_positions_are_spread_with_border_biases_and_measured(dtype, doubled
         out = torch.full((frames * doubled, 2 * height, 2 * width, channels), float("nan"), dtype=dtype, device=DEVICE)
         partials = ops.allot(out, 4)
         for index, phase in enumerate(phases):
-            ops.spread(phase, index // 2, index % 2, bias, out, partials)
+            ops.spread(phase, index // 2, index % 2, bias, out, partials, border=borders[index // 2])
         written.append(out)
         ones = torch.ones(channels, device=DEVICE), torch.zeros(channels, device=DEVICE), None, 4, 1e-3
         folded.append(ops.fold(partials, *ones))
