@@ -1,8 +1,8 @@
 """``python -m bench.gpus``: the same clips on 1, 2, 4 and 8 GPUs of this machine: the same frames? how much faster? at what cost?
 
 Weights are random where a model has none here: time doesn't depend on them. Ranks are started here, a group for each model and
-number of GPUs, and what one GPU gave is what the others are compared with. ``--backend gloo`` does the same on the CPU at small size,
-for what ranks say to each other. Lines are printed as they come; tables, JSON and a picture at the end.
+number of GPUs, and what one GPU gave is what the others are compared with. ``--backend gloo`` does the same on the CPU at small
+size, for what ranks say to each other. Lines are printed as they come; tables, JSON and a picture at the end.
 """
 
 import argparse

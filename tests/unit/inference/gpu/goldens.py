@@ -49,9 +49,7 @@ def table(name: str, folder: Path = GOLDENS) -> Any:
     return json.loads((folder / f"{name}.json").read_text())
 
 
-def tiny_dit(
-    rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDENS / "dit", mesh: Mesh | None = None
-) -> Dit:
+def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDENS / "dit", mesh: Mesh | None = None) -> Dit:
     """One of the small transformers that the goldens were made with."""
     dit = Dit(TINY_DITS[rules], kernels, mesh).requires_grad_(False)
     dit.load_state_dict(tensors(f"tiny_{rules}_weights", folder))

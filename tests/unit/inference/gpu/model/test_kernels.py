@@ -63,10 +63,11 @@ def test_group_norm_of_a_flat_frame_is_its_bias() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "past", "strides", "padding"), [(1, 2, (1, 1), 1), (5, 2, (1, 1), 1), (5, 2, (2, 2), 0), (4, 1, (2, 2), 0)]
+    ("frames", "past", "strides", "padding"),
+    [(1, 2, (1, 1), (1, 1)), (5, 2, (1, 1), (0, 1)), (5, 2, (2, 2), (0, 0)), (4, 1, (2, 2), (0, 0))],
 )
 def test_stacking_frames_gives_what_a_3d_convolution_gives(
-    frames: int, past: int, strides: tuple[int, int], padding: int
+    frames: int, past: int, strides: tuple[int, int], padding: tuple[int, int]
 ) -> None:
     before, x = torch.randn(past, 6, 9, 11), torch.randn(frames, 6, 9, 11)
     weight, bias = torch.randn(5, 6, 3, 3, 3), torch.randn(5)

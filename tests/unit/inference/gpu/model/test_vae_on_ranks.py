@@ -25,7 +25,7 @@ PASSES: dict[str, Passes] = {
 
 
 def make(mesh: Mesh, name: str, fast: bool) -> Vae:
-    vae = tiny_vae(mesh) if name == "tiny" else nano(mesh).vae
+    vae = tiny_vae(mesh=mesh) if name == "tiny" else nano(mesh).vae
     if fast:
         # What `kernels` would do where there is Triton.
         vae.__dict__["_fused"], vae.__dict__["_fast"] = True, FastVae(vae, ReferenceFrameOps())
@@ -73,7 +73,7 @@ def test_a_number_that_is_none_reaches_every_rank(ranks: Ranks, fast: bool) -> N
 
 def rows_kept(mesh: Mesh, rows: int) -> list[int]:
     """Of the past frames of each convolution."""
-    vae, state = tiny_vae(mesh), VaeState()
+    vae, state = tiny_vae(mesh=mesh), VaeState()
     vae.decode(torch.zeros(1, rows, 2, 4), state)
     return [tail.shape[2] for tail in state.tails.values()]
 
