@@ -1,0 +1,3 @@
+from tests.unit.inference.gpu.conftest import ranks
+
+__all__ = ["ranks"]
