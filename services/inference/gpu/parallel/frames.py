@@ -63,6 +63,16 @@ class RowShare:
             frames[:, 0] = 0 if above is None else above
             frames[:, -1] = 0 if below is None else below
 
+    def inner(self, frames: Tensor) -> Tensor:
+        """(T, H + 2, W, C) without the spare rows."""
+        return frames[:, self.spare : frames.shape[1] - self.spare]
+
+    def copy_spare(self, source: Tensor, target: Tensor) -> None:
+        """The spare rows of (T, H + 2, W, C) into those of a tensor like it."""
+        if self.spare:
+            rows = slice(None, None, source.shape[1] - 1)
+            target[:, rows] = source[:, rows]
+
     def fill_below(self, frames: Tensor) -> None:
         """Write the next rank's first row into the last row of (T, H + 1, W, C); at the frame's border it stays."""
         if self.spare:

@@ -124,18 +124,9 @@ def _unite(
 
 @triton.jit
 def _normalise(
-    x,
-    affine,
-    out,
-    tail,
-    positions,
-    out_frame,
-    C: tl.constexpr,
-    BC: tl.constexpr,
-    BR: tl.constexpr,
-    SILU: tl.constexpr,
-    TAIL: tl.constexpr,
-):
+    x, affine, out, tail, positions, out_frame, tail_frame,
+    C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr, SILU: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
     frame, frames = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     columns = tl.arange(0, BC)
     live = columns < C
@@ -152,7 +143,7 @@ def _normalise(
     tl.store(out + frame * out_frame + at, value, mask=inside)
     if TAIL:
         if frame >= frames - 2:
-            tl.store(tail + (frame - frames + 2) * positions * C + at, value, mask=inside)
+            tl.store(tail + (frame - frames + 2) * tail_frame + at, value, mask=inside)
 
 
 @triton.jit
@@ -283,7 +274,7 @@ def _no_partials(frames: int, positions: int, channels: int, runs: int, device: 
 
 
 class TritonFrameOps:
-    """:class:`FrameOps` by Triton. All frames must be contiguous except the ``out`` of :meth:`finish` and :meth:`normalise`."""
+    """:class:`FrameOps` by Triton. All frames must be contiguous except what :meth:`finish` and :meth:`normalise` write."""
 
     def measure(self, x: Tensor) -> Partials:
         """See :class:`FrameOps`."""
@@ -338,8 +329,8 @@ class TritonFrameOps:
         frames, height, width, channels = x.shape
         padded, rows = _tile(channels)
         _normalise[(triton.cdiv(height * width, rows), frames)](
-            x, affine, out, out if tail is None else tail, height * width, out.stride(0), channels, padded, rows, silu,
-            tail is not None, num_warps=_WARPS,
+            x, affine, out, out if tail is None else tail, height * width, out.stride(0), 0 if tail is None else tail.stride(0),
+            channels, padded, rows, silu, tail is not None, num_warps=_WARPS,
         )  # fmt: skip
 
     def finish(self, y: Tensor, bias: Tensor, skip: Tensor | None, out: Tensor, *, measure: bool) -> Partials | None:

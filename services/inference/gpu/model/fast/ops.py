@@ -52,7 +52,7 @@ class FrameOps(Protocol):
     def normalise(self, x: Tensor, affine: Tensor, out: Tensor, tail: Tensor | None, *, silu: bool) -> None:
         """``out`` = x · scale + shift, then SiLU; the last two frames go to ``tail`` (2, H, W, C) too.
 
-        ``out`` may be ``x``, or lie in longer frames.
+        ``out`` may be ``x``; it and ``tail`` may lie in longer frames.
         """
 
     def finish(self, y: Tensor, bias: Tensor, skip: Tensor | None, out: Tensor, *, measure: bool) -> Partials | None:

@@ -185,9 +185,8 @@ class FastVae:
         x, partials, room = stream.take()
         affine = self._fold(norm, partials, state, pending)
         inputs, new = self._open(conv, x.shape, state, room)
-        # The kernel writes the tail on the way, unless the tail keeps a frame or a row that it doesn't see.
-        whole = len(new) > 1 and len(inputs) > len(new) and not state.share.spare
-        tail = state.tails[conv] if whole else None
+        # The kernel writes the tail on the way, unless the tail keeps a frame that it doesn't see.
+        tail = state.share.inner(state.tails[conv]) if len(new) > 1 and len(inputs) > len(new) else None
         self._ops.normalise(x, affine, new, tail, silu=True)
         del x, room, new
         return self._convolve(conv, inputs, state, kept=tail is not None)
@@ -213,12 +212,14 @@ class FastVae:
         return inputs, inputs[past:, spare : spare + height]
 
     def _convolve(self, conv: Conv, inputs: Tensor, state: VaeState, *, kept: bool = False) -> Tensor:
-        """``inputs`` as :meth:`_open` made them, filled; ``kept`` where their tail is in the state already."""
+        """``inputs`` as :meth:`_open` made them, filled; ``kept`` where their tail is in the state, but for spare rows."""
         weights, past = self._weights[conv], conv.weight.shape[2] - 1
         spare = min(state.share.spare, weights.reach)
         if spare:
             state.share.fill_around(inputs[past if state.started else 0 :])
-        if past and not kept:
+        if kept:
+            state.share.copy_spare(inputs[-past:], state.tails[conv])
+        elif past:
             _keep(conv, inputs, past, state)
         weight = weights.moving if past and state.started else weights.still
         return convolve(inputs, weight, padding=(0 if spare else weights.padding, weights.padding))

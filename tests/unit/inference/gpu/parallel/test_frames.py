@@ -38,6 +38,13 @@ def test_spare_rows_are_those_of_the_neighbours_and_zeros_around_the_frame(ranks
     assert first == HEIGHT
 
 
+def test_spare_rows_can_be_copied_alone() -> None:
+    share, source, target = RowShare.of(12, 1, Mesh(1, 3, torch.device("cpu"))), torch.ones(2, 6, 4, 3), torch.zeros(2, 6, 4, 3)
+    share.copy_spare(source, target)
+    assert target.sum((0, 2, 3)).tolist() == [24, 0, 0, 0, 0, 24]
+    assert not share.inner(target).any()
+
+
 def moments(mesh: Mesh) -> tuple[Tensor, Tensor]:
     share = RowShare.of(HEIGHT, FACTOR, mesh)
     own = share.own(frames() + 100, FACTOR)

@@ -51,12 +51,14 @@ def test_parts_of_a_frame_give_the_scale_and_shift_of_the_whole(shape, dtype, pe
 @TYPES
 def test_normed_frames_go_into_longer_frames_and_nothing_beside(dtype):
     x, affine = random(2, 6, 9, 16, dtype=dtype), random(2, 2, 16)
-    mine, expected = (torch.full((3, 8, 9, 16), 7.0, dtype=dtype, device=DEVICE) for _ in range(2))
-    MINE.normalise(x, affine, mine[1:, 1:7], None, silu=True)
-    REFERENCE.normalise(x, affine, expected[1:, 1:7], None, silu=True)
+    mine, expected, my_tail, tail = (torch.full((3, 8, 9, 16), 7.0, dtype=dtype, device=DEVICE) for _ in range(4))
+    MINE.normalise(x, affine, mine[1:, 1:7], my_tail[1:, 2:8], silu=True)
+    REFERENCE.normalise(x, affine, expected[1:, 1:7], tail[1:, 2:8], silu=True)
     assert_close(mine, expected)
+    assert_close(my_tail, tail)
     assert (mine[0] == 7).all()
     assert (mine[:, [0, 7]] == 7).all()
+    assert (my_tail[:, :2] == 7).all()
 
 
 @SHAPES
