@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 
-from bench.gpus import difference_cells, speed_cells, volume_cells, works
+from bench.gpus import difference_cells, keeps_bound, speed_cells, volume_cells, works
 from bench.gpus_work import samples_apart
 
 
@@ -29,8 +29,16 @@ def test_differences_and_volumes_are_readable() -> None:
     assert volume_cells(of_four) == ("seedvr2-3b", "1280x720", "100", "4", "heads", "2.40", "2.40", "2.00", "1.20")
 
 
+def test_fp32_has_a_bound_and_a_number_that_is_none_is_beyond_it() -> None:
+    exact = {"latents": 1e-6, "restored": 1e-6, "frames": 9e-6, "differing": 0.001, "largest": 1.0}
+    assert keeps_bound(row(2, 1.0, dtype="float32", difference=exact))
+    for fault in ({"frames": 2e-5}, {"latents": float("nan")}, {"largest": 2.0}, {"differing": 0.003}):
+        assert not keeps_bound(row(2, 1.0, dtype="float32", difference=exact | fault))
+        assert keeps_bound(row(2, 1.0, dtype="bfloat16", difference=exact | fault))
+
+
 def test_one_rank_comes_first_for_every_model() -> None:
-    chosen = argparse.Namespace(backend="nccl", models="nano,seedvr2-3b", quick=True, slice_latents=0)
+    chosen = argparse.Namespace(backend="nccl", models="", quick=True, slice_latents=0)
     planned = [(work.model, work.dtype, work.ranks) for work in works(chosen, [2, 1], "/nowhere")]
     assert planned == [
         ("nano", "float32", 1), ("nano", "float32", 2), ("seedvr2-3b", "bfloat16", 1), ("seedvr2-3b", "bfloat16", 2)
