@@ -6,7 +6,6 @@ values.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from services.inference.gpu.parallel.mesh import Mesh
 from services.inference.gpu.parallel.sequence import divide
 
-_LEAST_ROWS: Final = 2
+_LEAST_ROWS = 2
 """Latent rows that a rank has at least; where there are fewer, exchanging them costs more than computing them twice."""
 
 
