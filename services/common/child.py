@@ -46,6 +46,11 @@ class Limits:
 class ChildDied(Exception):
     """A child ended without saying why; the text says how (signal, memory, CPU time)."""
 
+    def __init__(self, how: str, signal_number: int = 0) -> None:
+        super().__init__(how)
+        self.signal_number = signal_number
+        """What ended it; 0: it ended by itself."""
+
 
 class Child:
     """The parent's view of a child."""
@@ -63,16 +68,24 @@ class Child:
         limits: Limits | None = None,
         environment: dict[str, str] | None = None,
         arguments: Sequence[str] = (),
+        handed: Sequence[socket.socket] = (),
     ) -> Self:
-        """Start ``python -m module``. Secrets of the parent's environment are not handed on; ``environment`` adds to it."""
+        """Start ``python -m module``. Secrets of the parent's environment are not handed on; ``environment`` adds to it.
+
+        Sockets in ``handed`` have the same numbers in the child; the parent's own ends of them stay open.
+        """
         limits = limits or Limits()
         ours, theirs = channel_pair()
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), json.dumps(asdict(limits)), *arguments,
-                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=kept | (environment or {}),
+                pass_fds=tuple(end.fileno() for end in (theirs, *handed)), stdin=asyncio.subprocess.DEVNULL,
+                env=kept | (environment or {}),
             )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         try:
@@ -97,7 +110,7 @@ class Child:
         try:
             await self._channel.send(kind, payload, **fields)
         except ChannelClosed as error:
-            raise ChildDied(await self._how_it_ended()) from error
+            raise await self._death() from error
 
     async def receive(self) -> Message:
         """Wait for the next message.
@@ -109,7 +122,7 @@ class Child:
         try:
             message = await self._channel.receive()
         except ChannelClosed as error:
-            raise ChildDied(await self._how_it_ended()) from error
+            raise await self._death() from error
         if message.kind == "error":
             raise error_from_fields(message.fields)
         return message
@@ -130,27 +143,30 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self.kill()
-        ending = asyncio.ensure_future(self._end())
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending
-            raise
+        ending, cancelled = asyncio.ensure_future(self._end()), None
+        # However often this is cancelled: the process ends first.
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError as reason:
+                cancelled = reason
+        if cancelled is not None:
+            raise cancelled
 
     async def _end(self) -> None:
         await self._process.wait()
         await self._channel.aclose()
 
-    async def _how_it_ended(self) -> str:
+    async def _death(self) -> ChildDied:
         try:
             code = await asyncio.wait_for(self._process.wait(), timeout=5)
         except TimeoutError:
-            return "it closed its channel and went on"
+            return ChildDied("it closed its channel and went on")
         if code == -signal.SIGXCPU or (code == -signal.SIGKILL and self._limits.cpu_s):
-            return f"it was stopped by the kernel, perhaps after its {self._limits.cpu_s} s of CPU time"
+            return ChildDied(f"it was stopped by the kernel, perhaps after its {self._limits.cpu_s} s of CPU time", -code)
         if code < 0:
-            return f"it was ended by {signal.Signals(-code).name}"
-        return f"it exited with code {code}"
+            return ChildDied(f"it was ended by {signal.Signals(-code).name}", -code)
+        return ChildDied(f"it exited with code {code}")
 
 
 def error_from_fields(fields: dict[str, Any]) -> ServiceError:

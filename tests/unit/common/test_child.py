@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.channel import channel_pair
 from services.common.child import Child, ChildDied, Limits
 from services.common.errors import InternalError, InvalidVideo
 
@@ -48,11 +49,39 @@ async def test_cpu_time_beyond_the_limit_ends_the_child():
         await _ask("spin", Limits(cpu_s=1))
 
 
+async def test_a_socket_that_is_handed_on_has_its_number_in_the_child():
+    ours, theirs = channel_pair()
+    with ours, theirs:
+        async with await Child.start(MODULE, handed=[theirs]) as child:
+            await child.send("write", number=theirs.fileno())
+            assert await asyncio.to_thread(ours.recv, 5) == b"hello"
+
+
 async def test_leaving_the_block_ends_the_child():
     async with await Child.start(MODULE) as child:
         await child.send("hang")
         pid = child.pid
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_block_that_is_cancelled_twice_ends_the_child_all_the_same():
+    inside, pids = asyncio.Event(), []
+
+    async def hang() -> None:
+        async with await Child.start(MODULE) as child:
+            await child.send("hang")
+            pids.append(child.pid)
+            inside.set()
+            await asyncio.Event().wait()
+
+    block = asyncio.create_task(hang())
+    await inside.wait()
+    for _ in range(3):
+        block.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await block
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 async def test_a_child_dies_with_its_parent():
