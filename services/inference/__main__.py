@@ -16,9 +16,10 @@ from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings
 from services.inference.engine import Engine
+from services.inference.groups import Groups, choose_layout, load_orders
 from services.inference.model_files import named_directory
 from services.inference.models import find_model
-from services.inference.ranks import RankLimits, Ranks, load_orders
+from services.inference.ranks import RankLimits
 from services.inference.servicer import SERVICE_NAME, register
 from services.inference.settings import InferenceSettings
 from services.inference.shelf import Shelf
@@ -80,14 +81,17 @@ def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetric
     files = find_model(settings.model, settings.model_directory)
     orders = load_orders(
         model=files.name, directory=files.directory, sha256=files.sha256, device=settings.device, dtype=settings.dtype,
-        ranks=settings.ranks, threads=settings.torch_threads,
+        layout=choose_layout(device=settings.device, ranks=settings.ranks, sequence=settings.sequence),
+        threads=settings.torch_threads,
     )  # fmt: skip
     limits = VideoLimits(
         memory_bytes=settings.video_memory_bytes, cpu_s=settings.video_cpu_s, encoder_threads=settings.encoder_threads
     )
     return Engine(
         model=files.name, pool=settings.pool,
-        ranks=Ranks(orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics),
+        groups=Groups(
+            orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics, meetings=private
+        ),
         videos=VideoProcesses(private, limits), queue_spans=settings.queue_spans, metrics=metrics,
     )  # fmt: skip
 

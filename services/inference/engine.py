@@ -15,9 +15,10 @@ from services.common.metrics import InferenceMetrics
 from services.inference import models
 from services.inference.admission import check_task
 from services.inference.fingerprint import code_facts, fingerprint_of
+from services.inference.groups import Group, Groups
 from services.inference.mailbox import Mailbox
 from services.inference.messages import SpanEvent, SpanProgress, SpanResult
-from services.inference.ranks import Order, Rank, Ranks
+from services.inference.orders import Order
 from services.inference.restoring import SpanWork, rank_order
 from services.inference.turns import Turns
 from services.inference.video.process import VideoProcesses
@@ -46,24 +47,24 @@ class SpanRun:
         self._job = job
 
     def cancel(self, reason: ServiceError | None = None) -> None:
-        """End it now; a rank that works on it is free within a slice."""
+        """End it now; the ranks that work on it are free within a slice."""
         if self._job is not None and not self._job.done():
             self.reason = self.reason or reason
             self._job.cancel()
 
 
 class Engine:
-    """One queue, a span at a time on each rank."""
+    """One queue, a span at a time on each group of ranks."""
 
     def __init__(
-        self, *, model: str, pool: str, ranks: Ranks, videos: VideoProcesses, queue_spans: int, metrics: InferenceMetrics
+        self, *, model: str, pool: str, groups: Groups, videos: VideoProcesses, queue_spans: int, metrics: InferenceMetrics
     ) -> None:
         self._model_name = model
         self._pool = pool
-        self._ranks = ranks
+        self._groups = groups
         self._videos = videos
         self._metrics = metrics
-        self._turns = Turns(ranks, queue_spans, self._note_change)
+        self._turns = Turns(groups, queue_spans, self._note_change)
         self._runs: dict[SpanRun, asyncio.Task[None]] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._waiting: set[SpanRun] = set()
@@ -76,7 +77,7 @@ class Engine:
         self._speed = 0.0
         self._worker_id = secrets.token_hex(8)
         self._version = metadata.version("seedvr2")
-        ranks.on_change(self._follow_ranks)
+        groups.on_change(self._follow_groups)
 
     async def start(self) -> None:
         """Start the ranks; :attr:`serving` says when they are ready.
@@ -86,7 +87,7 @@ class Engine:
         """
         encoder = {f"encoder.{name}": value for name, value in (await self._videos.facts()).items()}
         self._code_facts = code_facts() | encoder | {"version": self._version}
-        self._ranks.start()
+        self._groups.start()
 
     @property
     def serving(self) -> bool:
@@ -99,7 +100,7 @@ class Engine:
         self._changed.clear()
 
     def submit(self, task: SpanTask, packets: AsyncIterable[Packet], deadline_s: float | None = None) -> SpanRun:
-        """Take a span; it begins when a rank is free, and is given up ``deadline_s`` from now.
+        """Take a span; it begins when a group of ranks is free, and is given up ``deadline_s`` from now.
 
         Raises:
             Draining, ModelNotReady, QueueFull: not now.
@@ -122,9 +123,9 @@ class Engine:
         return WorkerStatus(
             worker_id=self._worker_id, pool=self._pool, state=self._state(),
             models=(self._model,) if self._model is not None else (), fingerprint=self._fingerprint, facts=self._facts,
-            ranks=len(self._ranks.all), slots=len(self._ranks.all), free_slots=self._turns.free if self.serving else 0,
-            megapixels_per_second=self._speed, memory_bytes=self._ranks.ready.memory_bytes if self._ranks.ready else 0,
-            detail=self._ranks.detail, version=self._version,
+            ranks=len(self._groups.ranks), slots=len(self._groups.all), free_slots=self._turns.free if self.serving else 0,
+            megapixels_per_second=self._speed, memory_bytes=self._groups.ready.memory_bytes if self._groups.ready else 0,
+            detail=self._groups.detail, version=self._version,
         )  # fmt: skip
 
     async def drain(self, drain_s: float) -> None:
@@ -142,7 +143,7 @@ class Engine:
 
     async def close(self) -> None:
         """End all processes."""
-        await self._ranks.close()
+        await self._groups.close()
         await asyncio.gather(*self._releases)
 
     async def _see_through(self, run: SpanRun, deadline_s: float | None) -> None:
@@ -171,19 +172,19 @@ class Engine:
                 _log.info("span ended", extra={"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
 
     async def _restore(self, run: SpanRun) -> SpanResult:
-        rank, order = await self._turn(run), None
+        group, order = await self._turn(run), None
         try:
             async with self._videos.open(run.task) as video:
-                order = await rank.begin(rank_order(run.task, rank.next_number(), video.path))
+                order = await group.begin(rank_order(run.task, group.next_number(), video.path))
                 work = SpanWork(run.task, video=video, order=order, emit=run.events.put, metrics=self._metrics)
                 result = await work.run(run.packets)
         finally:
-            self._release(rank, order)
+            self._release(group, order)
         self._note_speed(result)
         return result
 
-    async def _turn(self, run: SpanRun) -> Rank:
-        """A free rank; while there is none, the caller hears now and then that the span waits."""
+    async def _turn(self, run: SpanRun) -> Group:
+        """A free group; while there is none, the caller hears now and then that the span waits."""
         turn = self._turns.join(preview=run.task.preview)
         self._waiting.add(run)
         try:
@@ -196,18 +197,18 @@ class Engine:
             self._waiting.discard(run)
         return turn.result()
 
-    def _release(self, rank: Rank, order: Order | None) -> None:
-        release = asyncio.create_task(self._stop_and_give_back(rank, order))
+    def _release(self, group: Group, order: Order | None) -> None:
+        release = asyncio.create_task(self._stop_and_give_back(group, order))
         self._releases.add(release)
         release.add_done_callback(self._releases.discard)
 
-    async def _stop_and_give_back(self, rank: Rank, order: Order | None) -> None:
+    async def _stop_and_give_back(self, group: Group, order: Order | None) -> None:
         if order is not None:
-            await rank.stop(order)
-        self._turns.give_back(rank)
+            await group.stop(order)
+        self._turns.give_back(group)
 
-    def _follow_ranks(self) -> None:
-        ready = self._ranks.ready
+    def _follow_groups(self) -> None:
+        ready = self._groups.ready
         self._model = None
         if ready is not None:
             self._model = models.describe(self._model_name, ready)
@@ -231,14 +232,14 @@ class Engine:
         self._speed = before + _SPEED_WEIGHT * (result.megapixels_per_second - before)
 
     def _not_ready(self) -> ModelNotReady:
-        detail = self._ranks.detail or "loading the model"
+        detail = self._groups.detail or "loading the model"
         return ModelNotReady(f"This worker can't restore now: {detail}.", retry_after_s=_RETRY_AFTER_S)
 
     def _state(self) -> str:
         if self._draining:
             return "draining"
         if self._model is None:
-            return "broken" if self._ranks.has_failed else "starting"
+            return "broken" if self._groups.has_failed else "starting"
         return "busy" if not self._turns.free else "ready"
 
 

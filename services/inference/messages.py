@@ -11,6 +11,9 @@ from typing import Any
 from services.common.media import CodecParameters, Packet, SpanTask
 from services.common.plan import RestorePlan, Segment
 
+LEADER = 0
+"""Place of the rank that leads, in its group."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
@@ -36,6 +39,18 @@ class LoadOrder:
 
     sha256: dict[str, str] = field(default_factory=dict)
     """That the model's files must have, by name; empty: whatever they have."""
+
+    place: int = 0
+    """Of the rank in its group; :data:`LEADER` leads."""
+
+    group_size: int = 1
+    """Ranks that share a span."""
+
+    links: tuple[int, ...] = ()
+    """Open sockets by number: a leader has one to each of its peers, a peer one to its leader."""
+
+    meeting: str = ""
+    """File by which the ranks of a group find each other, new for each start; empty for a rank alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,32 +1,29 @@
-"""Start, command and watch the rank processes. A rank that dies is replaced by a fresh one."""
+"""A rank process, from its start to its end."""
 
 import asyncio
-import contextlib
-import itertools
 import logging
 import os
+import signal
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import psutil
 
 from services.common.channel import Message
-from services.common.child import Child, ChildDied, error_from_fields
-from services.common.errors import ServiceError, WorkerBroken
+from services.common.child import Child, ChildDied
+from services.common.errors import InternalError, ServiceError, WorkerBroken
 from services.common.metrics import InferenceMetrics
-from services.inference.messages import LoadOrder, RankReady, RestoreOrder
+from services.inference.messages import LoadOrder, RankReady
 
 _log = logging.getLogger(__name__)
 RANK_MODULE = "services.inference.gpu.rank"
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # What drivers and libraries read, and a child needs like its parent.
-_DEVICE_VARIABLES = ("CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_", "TORCH_", "TRITON_", "MKL_", "KMP_")
-
-
-class FramesEnded(Exception):
-    """A rank ended a span because the process that decodes closed its end."""
+_DEVICE_VARIABLES = ("CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "PYTORCH_", "TORCH_", "TRITON_", "MKL_", "KMP_")
+# Ranks of a group are on one machine: nobody else shall be able to reach their sockets.
+_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,110 +37,72 @@ class RankLimits:
     """To stop a span that was cancelled."""
 
 
-class Order:
-    """A span that a rank was given."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """How a rank ended."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._said: asyncio.Queue[Message | WorkerBroken] = asyncio.Queue()
-        self._over = asyncio.Event()
+    index: int
+    """Of the rank."""
 
-    def hear(self, word: Message | WorkerBroken) -> None:
-        """What the rank says of it, or how the rank died."""
-        self._said.put_nowait(word)
-        if isinstance(word, WorkerBroken) or word.kind != "progress":
-            self._over.set()
+    why: str
+    """In words."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the rank does nothing for it any more."""
-        return self._over.is_set()
+    error: ServiceError | None = None
+    """What the rank said itself."""
 
-    async def wait_over(self) -> None:
-        """Wait for :attr:`is_over`."""
-        await self._over.wait()
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """Messages of kind "progress", and "done" at last.
-
-        Raises:
-            FramesEnded: no frames come any more; whoever sent them knows why.
-            WorkerBroken: the rank died.
-            ServiceError: what went wrong in the rank.
-        """
-        while True:
-            word = await self._said.get()
-            if isinstance(word, WorkerBroken):
-                raise word
-            if word.kind == "failed":
-                raise error_from_fields(word.fields)
-            if word.kind in ("lost", "cancelled"):
-                raise FramesEnded
-            yield word
-            if word.kind == "done":
-                return
+    echo: int = 0
+    """How likely another rank's end was the cause: 0 not at all, 1 perhaps, 2 for sure."""
 
 
 class Rank:
-    """One process with a device, kept alive."""
+    """One process with a device."""
 
     def __init__(
-        self, order: LoadOrder, limits: RankLimits, metrics: InferenceMetrics, on_change: Callable[[], None], module: str
-    ) -> None:
+        self, order: LoadOrder, limits: RankLimits, metrics: InferenceMetrics, module: str, *,
+        on_ready: Callable[[], None], hear: Callable[[Message], None],
+    ) -> None:  # fmt: skip
+        """``module`` is what the process runs; ``hear`` takes what it says once it is ready."""
         self.index = order.index
         self.ready: RankReady | None = None
         """What it said when it was ready; None while it isn't."""
-        self.detail = "loading the model"
-        """Why it isn't ready."""
-        self.has_failed = False
-        """Whether it died, or could not start, since it was ready last."""
-        self._load_order = order
+        self._order = order
         self._limits = limits
         self._metrics = metrics
-        self._on_change = on_change
         self._module = module
+        self._on_ready = on_ready
+        self._pass_on = hear
         self._child: Child | None = None
-        self._order: Order | None = None
-        self._numbers = itertools.count(1)
+        metrics.memory.labels(self.index).set_function(self.memory_bytes)
 
-    async def keep_alive(self) -> None:
-        """Start the process, and again whenever it ends. Runs until it is cancelled."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            was_ready = await self._live()
-            await asyncio.sleep(pause_s)
-            pause_s = _FIRST_PAUSE_S if was_ready else min(2 * pause_s, _LONGEST_PAUSE_S)
+    async def live(self, links: Sequence[socket.socket], meeting: str) -> Loss:
+        """One process, from its start to its end; cancelling this ends it.
 
-    async def begin(self, order: RestoreOrder) -> Order:
-        """Give it a span. Raises WorkerBroken."""
-        child = self._child
-        if child is None:
-            raise WorkerBroken(f"Rank {self.index} is not ready: {self.detail}.")
-        self._order = Order(order.number)
+        Args:
+            links: its sockets to the other ranks of its group; closed here, as soon as it has them.
+            meeting: file by which these ranks find each other.
+        """
+        self._metrics.rank_starts.inc()
+        order = replace(self._order, links=tuple(end.fileno() for end in links), meeting=meeting)
         try:
-            await child.send("restore", **asdict(order))
-        except ChildDied as error:
-            raise self._broken(str(error)) from error
-        return self._order
+            async with await self._start(links) as child:
+                await self._load(child, order)
+                while True:
+                    self._hear(await child.receive())
+        except (ChildDied, ServiceError, TimeoutError, OSError) as error:
+            return self._loss(error)
+        finally:
+            self.ready, self._child = None, None
+            self._metrics.gpu_memory.labels(self.index).set(0)
 
-    def next_number(self) -> int:
-        """For a new order."""
-        return next(self._numbers)
-
-    async def stop(self, order: Order) -> None:
-        """Return when it does nothing for ``order`` any more; a rank that doesn't obey is killed and replaced."""
-        child = self._child
-        if child is None or order.is_over:
-            return
-        with contextlib.suppress(ChildDied):
-            await child.send("cancel", number=order.number)
+    async def send(self, kind: str, **fields: Any) -> bool:
+        """Say something to it; whether it is there to hear it."""
+        if self._child is None:
+            return False
         try:
-            async with asyncio.timeout(self._limits.stop_s):
-                await order.wait_over()
-        except TimeoutError:
-            _log.error("rank doesn't stop and is killed", extra={"rank": self.index, "stop_s": self._limits.stop_s})
-            child.kill()
-            await order.wait_over()
+            await self._child.send(kind, **fields)
+        except ChildDied:
+            return False
+        return True
 
     def memory_bytes(self) -> int:
         """Resident memory of the process; 0 while there is none."""
@@ -153,132 +112,42 @@ class Rank:
         except psutil.Error:
             return 0
 
-    async def _live(self) -> bool:
-        """One process, from its start to its death; whether it was ready in between."""
-        self._metrics.rank_starts.inc()
-        try:
-            child = await self._start()
-        except OSError as error:
-            self._fall(error)
-            return False
-        async with child:
-            try:
-                await self._load(child)
-                while True:
-                    self._hear(await child.receive())
-            except (ChildDied, ServiceError, TimeoutError) as error:
-                was_ready = self.ready is not None
-                self._fall(error)
-                return was_ready
-
-    async def _start(self) -> Child:
+    async def _start(self, links: Sequence[socket.socket]) -> Child:
         kept = {name: value for name, value in os.environ.items() if name.startswith(_DEVICE_VARIABLES)}
         # Threads that spin while they wait would take the cores from decoder and encoder.
-        threads = {"OMP_NUM_THREADS": str(self._load_order.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        return await Child.start(self._module, environment={"SEEDVR2_SERVICE": f"inference-rank-{self.index}"} | kept | threads)
+        threads = {"OMP_NUM_THREADS": str(self._order.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {"SEEDVR2_SERVICE": f"inference-rank-{self.index}"} | _LOOPBACK | kept | threads
+        try:
+            return await Child.start(self._module, environment=environment, handed=links)
+        finally:
+            # An end that stays open here would hide from the other ranks that this one has died.
+            for end in links:
+                end.close()
 
-    async def _load(self, child: Child) -> None:
+    async def _load(self, child: Child, order: LoadOrder) -> None:
         started = time.monotonic()
         async with asyncio.timeout(self._limits.start_s):
-            await child.send("load", **asdict(self._load_order))
+            await child.send("load", **asdict(order))
             message = await child.receive()
-        self.ready, self.detail, self.has_failed, self._child = RankReady(**message.fields), "", False, child
+        self.ready, self._child = RankReady(**message.fields), child
         self._metrics.model_load.labels(self.index).set(time.monotonic() - started)
         self._metrics.gpu_memory.labels(self.index).set(self.ready.gpu_memory_bytes)
         _log.info("rank is ready", extra={"rank": self.index, "pid": child.pid, "facts": self.ready.facts})
-        self._on_change()
+        self._on_ready()
 
     def _hear(self, message: Message) -> None:
         if "gpu_memory_bytes" in message.fields:
             self._metrics.gpu_memory.labels(self.index).set(message.fields["gpu_memory_bytes"])
-        if self._order is not None and message.fields.get("number") == self._order.number:
-            self._order.hear(message)
+        self._pass_on(message)
 
-    def _fall(self, error: Exception) -> None:
-        why = str(error) or f"it was not ready after {self._limits.start_s:g} s"
-        self.ready, self._child, self.detail, self.has_failed = None, None, why, True
-        _log.error("rank is lost and is started again", extra={"rank": self.index, "why": why})
-        if self._order is not None:
-            self._order.hear(self._broken(why))
-            self._order = None
-        self._on_change()
-
-    def _broken(self, why: str) -> WorkerBroken:
-        return WorkerBroken(f"Rank {self.index} of the worker was lost in the middle of a span: {why}.")
+    def _loss(self, error: Exception) -> Loss:
+        why = str(error).rstrip(".") or f"it was not ready after {self._limits.start_s:g} s"
+        said = error if isinstance(error, ServiceError) else None
+        return Loss(index=self.index, why=why, error=said, echo=_echo(error))
 
 
-class Ranks:
-    """All ranks of this worker."""
-
-    def __init__(
-        self, orders: Sequence[LoadOrder], limits: RankLimits, metrics: InferenceMetrics, module: str = RANK_MODULE
-    ) -> None:
-        """``module`` is what each process runs."""
-        self.all = tuple(Rank(order, limits, metrics, self._changed, module) for order in orders)
-        self._listeners: list[Callable[[], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        for rank in self.all:
-            metrics.memory.labels(rank.index).set_function(rank.memory_bytes)
-
-    @property
-    def ready(self) -> RankReady | None:
-        """What the ranks said when all of them are ready and agree; else None."""
-        first = self.all[0].ready
-        return first if first is not None and not self._disagreement() and all(rank.ready for rank in self.all) else None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether one of them died or could not start, and is not back."""
-        return any(rank.has_failed for rank in self.all) or bool(self._disagreement())
-
-    @property
-    def detail(self) -> str:
-        """Why they are not all ready."""
-        return self._disagreement() or next((f"rank {r.index}: {r.detail}" for r in self.all if r.ready is None), "")
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` when a rank has become ready or was lost."""
-        self._listeners.append(listener)
-
-    def start(self) -> None:
-        """Start all processes."""
-        self._tasks = [asyncio.create_task(rank.keep_alive()) for rank in self.all]
-
-    async def close(self) -> None:
-        """End all processes."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _changed(self) -> None:
-        for listener in self._listeners:
-            listener()
-
-    def _disagreement(self) -> str:
-        known = [rank.ready for rank in self.all if rank.ready is not None]
-        if all(ready.facts == known[0].facts for ready in known):
-            return ""
-        return "the ranks run on devices, or have loaded weights, that differ"
-
-
-def load_orders(
-    *, model: str, directory: Path, sha256: Mapping[str, str], device: str, dtype: str, ranks: int, threads: int
-) -> tuple[LoadOrder, ...]:
-    """What each rank is to load; 0 ranks: one per GPU, one on a CPU; 0 threads: the cores divided by the ranks."""
-    count = ranks or (1 if device == "cpu" else gpu_count())
-    cores = len(os.sched_getaffinity(0))
-    return tuple(
-        LoadOrder(
-            model=model, directory=str(directory), device=device, dtype=dtype, index=index,
-            threads=threads or max(1, cores // count), sha256=dict(sha256),
-        )
-        for index in range(count)
-    )  # fmt: skip
-
-
-def gpu_count() -> int:
-    """GPUs that this process may use, without asking a driver; at least 1, because a CPU counts as one device."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return max(1, len([part for part in visible.split(",") if part.strip()]))
-    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+def _echo(error: Exception) -> int:
+    """A rank that loses the others says so, fails, breaks off, or is ended by the watchdog of its exchanges."""
+    if isinstance(error, ChildDied):
+        return int(error.signal_number in (0, signal.SIGABRT))
+    return 2 if isinstance(error, WorkerBroken) else int(isinstance(error, InternalError))

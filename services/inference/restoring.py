@@ -1,4 +1,4 @@
-"""One span on one rank: packets to the process that decodes, segments and progress to the caller, and who is to blame."""
+"""One span on a group of ranks: packets to the process that decodes, segments and progress to the caller, who is to blame."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from services.inference.messages import (
     VideoDone,
     stage_of,
 )
-from services.inference.ranks import FramesEnded, Order
+from services.inference.orders import FramesEnded, Order
 from services.inference.video.process import FramesLost, VideoProcess
 
 Emit = Callable[[SpanEvent], Awaitable[None]]
@@ -31,7 +31,7 @@ _LAST_STAGE = "encode"
 
 
 def rank_order(task: SpanTask, number: int, path: Path) -> RestoreOrder:
-    """What the rank has to know of a span."""
+    """What the ranks have to know of a span."""
     plan = task.plan
     return RestoreOrder(
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
@@ -41,7 +41,7 @@ def rank_order(task: SpanTask, number: int, path: Path) -> RestoreOrder:
 
 
 class SpanWork:
-    """A span that a rank and a process that decodes and encodes have begun."""
+    """A span that a group of ranks and a process that decodes and encodes have begun."""
 
     def __init__(self, task: SpanTask, *, video: VideoProcess, order: Order, emit: Emit, metrics: InferenceMetrics) -> None:
         self._task = task
@@ -63,7 +63,7 @@ class SpanWork:
         try:
             async with asyncio.timeout(patience_s) as self._patience, asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed(packets))
-                video, rank = group.create_task(self._follow_video()), group.create_task(self._follow_rank())
+                video, rank = group.create_task(self._follow_video()), group.create_task(self._follow_ranks())
                 said, restored = await video, await rank
                 feeding.cancel()
         except ExceptionGroup as errors:
@@ -71,7 +71,7 @@ class SpanWork:
         except TimeoutError:
             raise DeadlinePassed(f"Nothing moved for {patience_s:g} s in the middle of a span; it was given up.") from None
         if said is None or restored is None:
-            raise InternalError("rank and decoder each say that the other one is gone")
+            raise InternalError("ranks and decoder each say that the other one is gone")
         return self._result(said, restored, time.monotonic() - started)
 
     async def _feed(self, packets: AsyncIterable[Packet]) -> None:
@@ -94,7 +94,7 @@ class SpanWork:
             pass
         return None
 
-    async def _follow_rank(self) -> Message | None:
+    async def _follow_ranks(self) -> Message | None:
         """Its last words; None where it ended because the frames did."""
         try:
             async for message in self._order.messages():

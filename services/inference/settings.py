@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.common.settings import setting
+from services.inference.layout import layout_of
 from services.inference.model_files import DEFAULT_DIRECTORY
 
 _DEVICES = ("auto", "cpu", "cuda")
@@ -23,11 +24,12 @@ class InferenceSettings:
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is a GPU")
     dtype: str = setting("auto", "float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU")
     ranks: int = setting(0, "processes with a device each; 0: one per GPU, one on a CPU")
+    sequence: int = setting(0, "ranks that share a span; must divide the ranks, 0: all. Results can differ between values")
     torch_threads: int = setting(0, "CPU threads of a rank; 0: the cores divided by the ranks. Results can differ between values")
     encoder_threads: int = setting(1, "CPU threads of an encoder. The bytes of segments differ between values")
-    queue_spans: int = setting(4, "spans that may wait for a rank; more are refused")
+    queue_spans: int = setting(4, "spans that may wait for ranks; more are refused")
     rank_start_s: float = setting(900.0, "seconds that a rank has to load its model and pass its self-test")
-    rank_stop_s: float = setting(20.0, "seconds that a rank has to stop a cancelled span before it is killed")
+    rank_stop_s: float = setting(20.0, "seconds that ranks have to stop a span before they are ended and replaced")
     drain_s: float = setting(120.0, "seconds that spans in hand have to end after SIGTERM; then they are handed back")
     video_memory_bytes: int = setting(8 << 30, "address space of a process that decodes and encodes, in bytes")
     video_cpu_s: int = setting(7200, "CPU seconds that a process may take to decode and encode one span")
@@ -39,9 +41,11 @@ class InferenceSettings:
         _check_choice("dtype", self.dtype, _DTYPES)
         if not _POOL.fullmatch(self.pool):
             raise ValueError(f"pool {self.pool!r} must be of a-z, 0-9, dots and hyphens")
-        for name, least in (("ranks", 0), ("torch_threads", 0), ("encoder_threads", 1), ("queue_spans", 0), ("drain_s", 0)):
-            _check_least(name, getattr(self, name), least)
-        for name in ("rank_start_s", "rank_stop_s", "video_cpu_s"):
+        for name in ("ranks", "sequence", "torch_threads", "queue_spans", "drain_s"):
+            _check_least(name, getattr(self, name), 0)
+        if self.ranks:
+            layout_of(ranks=self.ranks, sequence=self.sequence)
+        for name in ("encoder_threads", "rank_start_s", "rank_stop_s", "video_cpu_s"):
             _check_least(name, getattr(self, name), 1)
         _check_least("video_memory_bytes", self.video_memory_bytes, 1 << 30)
 

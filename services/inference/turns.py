@@ -1,4 +1,4 @@
-"""Who gets the next free rank: previews first, then in the order in which spans came."""
+"""Who gets the next free group of ranks: previews first, then in the order in which spans came."""
 
 import asyncio
 import itertools
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.common.errors import QueueFull
-from services.inference.ranks import Rank, Ranks
+from services.inference.groups import Group, Groups
 
 _RETRY_AFTER_S = 5.0
 
@@ -15,21 +15,21 @@ _RETRY_AFTER_S = 5.0
 class _Waiting:
     batch: bool
     number: int
-    turn: "asyncio.Future[Rank]" = field(compare=False)
+    turn: "asyncio.Future[Group]" = field(compare=False)
 
 
 class Turns:
     """The one queue of a worker."""
 
-    def __init__(self, ranks: Ranks, limit: int, on_change: Callable[[], None]) -> None:
+    def __init__(self, groups: Groups, limit: int, on_change: Callable[[], None]) -> None:
         """``limit`` spans may wait; ``on_change`` is called when somebody waits, begins or ends."""
-        self._ranks = ranks
+        self._groups = groups
         self._limit = limit
         self._on_change = on_change
         self._waiting: list[_Waiting] = []
-        self._busy: set[Rank] = set()
+        self._busy: set[Group] = set()
         self._numbers = itertools.count()
-        ranks.on_change(self._serve)
+        groups.on_change(self._serve)
 
     @property
     def waiting(self) -> int:
@@ -38,13 +38,13 @@ class Turns:
 
     @property
     def busy(self) -> int:
-        """Ranks that have a span."""
+        """Groups that have a span."""
         return len(self._busy)
 
     @property
     def free(self) -> int:
-        """Ranks that could take a span now."""
-        return sum(self._is_free(rank) for rank in self._ranks.all)
+        """Groups that could take a span now."""
+        return sum(self._is_free(group) for group in self._groups.all)
 
     def check_room(self) -> None:
         """Raises QueueFull where one more span would have to wait behind too many."""
@@ -54,32 +54,32 @@ class Turns:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def join(self, *, preview: bool) -> "asyncio.Future[Rank]":
-        """Wait in the queue: the future becomes a rank. Who has joined calls :meth:`leave` or :meth:`give_back` in the end."""
+    def join(self, *, preview: bool) -> "asyncio.Future[Group]":
+        """Wait in the queue: the future becomes a group. Who has joined calls :meth:`leave` or :meth:`give_back` in the end."""
         entry = _Waiting(not preview, next(self._numbers), asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._serve()
         return entry.turn
 
-    def leave(self, turn: "asyncio.Future[Rank]") -> None:
-        """Wait no more; if it was one's turn already, the rank goes to the next."""
+    def leave(self, turn: "asyncio.Future[Group]") -> None:
+        """Wait no more; if it was one's turn already, the group goes to the next."""
         self._waiting = [entry for entry in self._waiting if entry.turn is not turn]
         if turn.done():
             self.give_back(turn.result())
         self._on_change()
 
-    def give_back(self, rank: Rank) -> None:
-        """The rank has nothing to do any more."""
-        self._busy.discard(rank)
+    def give_back(self, group: Group) -> None:
+        """The group has nothing to do any more."""
+        self._busy.discard(group)
         self._serve()
 
     def _serve(self) -> None:
-        free = [rank for rank in self._ranks.all if self._is_free(rank)]
-        for rank, entry in zip(free, sorted(self._waiting), strict=False):
+        free = [group for group in self._groups.all if self._is_free(group)]
+        for group, entry in zip(free, sorted(self._waiting), strict=False):
             self._waiting.remove(entry)
-            self._busy.add(rank)
-            entry.turn.set_result(rank)
+            self._busy.add(group)
+            entry.turn.set_result(group)
         self._on_change()
 
-    def _is_free(self, rank: Rank) -> bool:
-        return rank.ready is not None and rank not in self._busy
+    def _is_free(self, group: Group) -> bool:
+        return group.ready is not None and group not in self._busy

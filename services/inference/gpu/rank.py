@@ -1,34 +1,48 @@
 """A rank: one process with one device. Loads a model, proves that it works, then restores spans one after the other.
 
-Commands come over the channel of the process; frames come and go over a socket to the process that decodes and encodes, whose
-path is in the command. Between two slices the rank looks whether it was told to stop.
+Ranks of a group share each span. The one that leads takes commands over the channel of its process, and frames over a socket to
+the process that decodes and encodes, whose path is in the command; the others follow it. Between two slices all of them look
+whether they were told to stop.
 """
 
 import contextlib
+import logging
 import platform
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from services.common.channel import Channel, ChannelClosed, Message
+from services.common.channel import Channel, ChannelClosed
 from services.common.child import error_fields, run_child
-from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, ServiceError, SettingsError
-from services.inference.frames import MAX_BATCH_BYTES, Frames, frames_of, send_frames
+from services.common.errors import (
+    GpuOutOfMemory,
+    InternalError,
+    JobCancelled,
+    ModelBroken,
+    ServiceError,
+    SettingsError,
+    WorkerBroken,
+)
+from services.inference.frames import Frames
 from services.inference.gpu.model.spec import SPECS
 from services.inference.gpu.model.weights import Model, load_model
+from services.inference.gpu.parallel.mesh import Mesh
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer, self_test
-from services.inference.messages import LoadOrder, RankReady, RestoreOrder
+from services.inference.lockstep import FramesLost, Part, Peer, leading
+from services.inference.messages import LEADER, LoadOrder, RankReady, RestoreOrder
 
+_log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# The allocator's words, and oneDNN's, which doesn't say why; but nothing else is known to stop it after a passed self-test.
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive")
 _RESET_PEAK = "5"
-
-
-class _FramesLost(Exception):
-    """The process that decodes and encodes has closed its end."""
+# The server watches ranks and spans; a second clock would only blur who gave up.
+_NO_LIMIT_S = 86400.0
 
 
 def main(channel: Channel) -> None:
@@ -38,15 +52,44 @@ def main(channel: Channel) -> None:
     # The same bytes each time matter more than the fastest algorithm of the day.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     device = choose_device(order.device, order.index)
-    model = load_model(SPECS[order.model], Path(order.directory), device, choose_dtype(order.dtype, device))
-    check_unchanged(model, order)
-    self_test(model)
-    channel.send("ready", **asdict(_ready(model, order)))
+    mesh = _join(order, device)
+    with _told(mesh):
+        model = load_model(SPECS[order.model], Path(order.directory), device, choose_dtype(order.dtype, device), mesh)
+        check_unchanged(model, order)
+        self_test(model)
+        channel.send("ready", **asdict(_ready(model, order)))
+        _serve(channel, order, model, mesh)
+
+
+def _serve(channel: Channel, order: LoadOrder, model: Model, mesh: Mesh) -> None:
+    links = [Channel(socket.socket(fileno=number)) for number in order.links]
+    words = channel if order.place == LEADER else links[0]
     while True:
-        message = channel.receive()
-        # A "cancel" that arrives here came too late.
+        message = words.receive()
+        # A word to stop that arrives here came too late.
         if message.kind == "restore":
-            _Restoring(channel, model, RestoreOrder(**message.fields)).run()
+            span = RestoreOrder(**message.fields)
+            part = leading(channel, links, span) if order.place == LEADER else contextlib.nullcontext(Peer(words))
+            _Restoring(channel, model, mesh, span).run(part)
+
+
+@contextlib.contextmanager
+def _told(mesh: Mesh) -> Iterator[None]:
+    """In a group, have even what nobody foresaw told: an interpreter may wait for the other ranks before it ends."""
+    try:
+        yield
+    except (ServiceError, ChannelClosed, MemoryError):
+        raise
+    except Exception as error:
+        if mesh.size == 1:
+            raise
+        _log.exception("rank failed")
+        raise InternalError("it failed in a way that nobody foresaw; its log says how") from error
+
+
+def _join(order: LoadOrder, device: torch.device) -> Mesh:
+    meeting = f"file://{order.meeting}"
+    return Mesh.join(order.place, order.group_size, device=device, init_method=meeting, timeout_s=_NO_LIMIT_S)
 
 
 def choose_device(wanted: str, index: int) -> torch.device:
@@ -84,8 +127,9 @@ def check_unchanged(model: Model, order: LoadOrder) -> None:
 
 def _ready(model: Model, order: LoadOrder) -> RankReady:
     name, dtype = _device_name(model.device), str(model.dtype).removeprefix("torch.")
+    layout = {"torch_threads": str(order.threads), "sequence": str(order.group_size)}
     return RankReady(
-        facts=model.fingerprint | {"device": name, "torch": torch.__version__, "torch_threads": str(order.threads)},
+        facts=model.fingerprint | {"device": name, "torch": torch.__version__} | layout,
         device=name,
         dtype=dtype,
         weight_format=model.weight_format,
@@ -99,97 +143,67 @@ def _ready(model: Model, order: LoadOrder) -> RankReady:
 class _Restoring:
     """One span."""
 
-    def __init__(self, control: Channel, model: Model, order: RestoreOrder) -> None:
+    def __init__(self, control: Channel, model: Model, mesh: Mesh, order: RestoreOrder) -> None:
         self._control = control
         self._model = model
+        self._mesh = mesh
         self._order = order
 
-    def run(self) -> None:
+    def run(self, part: AbstractContextManager[Part]) -> None:
         """Restore it and say how it ended. What is not foreseen ends the process, and a fresh one takes its place."""
         try:
             _reset_peak(self._model.device)
-            self._restore()
+            with part as entered:
+                self._restore(entered)
             self._say("done", peak_memory_bytes=_peak_memory_bytes(self._model.device))
-        except _FramesLost:
+        except FramesLost:
             self._say("lost")
         except JobCancelled:
             self._say("cancelled")
         except ServiceError as error:
-            self._say("failed", **error_fields(error))
+            self._fail(error)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            self._say("failed", **error_fields(GpuOutOfMemory("The span needs more memory than this machine has free.")))
+            self._fail(GpuOutOfMemory("The span needs more memory than this machine has free."))
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _restore(self) -> None:
+    def _restore(self, part: Part) -> None:
         order = self._order
         settings = RestoreSettings(
             width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, colour=order.colour,
             window_latents=order.window_latents, overlap_latents=order.overlap_latents, bit_depth=order.bit_depth,
         )  # fmt: skip
-        restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=self._checkpoint)
-        with socket.socket(socket.AF_UNIX) as end:
-            frames = _FrameSocket(end, order.path)
-            while (message := frames.receive()).kind == "frames":
-                for restored in restorer.push(frames_of(message)):
-                    frames.send(restored)
-            for restored in restorer.finish():
-                frames.send(restored)
-            frames.end()
+        restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint)
+        for frames in part.frames():
+            _give(part, restorer.push(frames))
+        _give(part, restorer.finish())
+        part.end()
+
+    def _fail(self, error: ServiceError) -> None:
+        # One rank alone has this error; the others wait in an exchange for it, and only the end of all of them ends that.
+        if self._mesh.size > 1 and isinstance(error, GpuOutOfMemory | WorkerBroken):
+            _log.error("the group of ranks is broken", extra={"why": error.message, "cause": str(error.__cause__ or "")})
+            raise error
+        self._say("failed", **error_fields(error))
 
     def _note_stage(self, stage: str, seconds: float, frames: int) -> None:
         self._say("progress", stage=stage, seconds=seconds, frames=frames, gpu_memory_bytes=_gpu_memory_bytes(self._model.device))
-
-    def _checkpoint(self) -> None:
-        while self._control.waiting():
-            message = self._control.receive()
-            if message.kind == "cancel" and message.fields["number"] == self._order.number:
-                raise JobCancelled("The span was cancelled.")
 
     def _say(self, kind: str, **fields: Any) -> None:
         self._control.send(kind, number=self._order.number, **fields)
 
 
-class _FrameSocket:
-    """Frames from and to the process that decodes and encodes. Its methods raise _FramesLost when that has ended."""
-
-    def __init__(self, end: socket.socket, path: str) -> None:
-        try:
-            end.connect(path)
-        except OSError as error:
-            raise _FramesLost from error
-        self._channel = Channel(end)
-
-    def receive(self) -> Message:
-        """The next message: "frames", or "end"."""
-        with _while_connected():
-            return self._channel.receive()
-
-    def send(self, frames: Frames) -> None:
-        """Send (T, H, W, 3) frames, in several messages where they are large."""
-        step = max(1, MAX_BATCH_BYTES // frames[0].nbytes) if len(frames) else 1
-        for start in range(0, len(frames), step):
-            with _while_connected():
-                send_frames(self._channel, frames[start : start + step])
-
-    def end(self) -> None:
-        """No more frames."""
-        with _while_connected():
-            self._channel.send("end")
-
-
-@contextlib.contextmanager
-def _while_connected() -> Iterator[None]:
-    try:
-        yield
-    except ChannelClosed as error:
-        raise _FramesLost from error
+def _give(part: Part, restored: Iterator[Frames]) -> None:
+    for frames in restored:
+        part.give(frames)
+        # The leader may have found that nobody takes them: nobody may begin an exchange before all know.
+        part.checkpoint()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def _device_name(device: torch.device) -> str:

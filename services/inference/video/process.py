@@ -13,7 +13,7 @@ from services.common.media import Packet, SpanTask
 from services.common.plan import Segment
 from services.inference.messages import SegmentReady, StageTime, VideoDone, VideoOrder, packet_fields, stage_of
 
-_MODULE = "services.inference.video.child"
+VIDEO_MODULE = "services.inference.video.child"
 # sockaddr_un has room for 108 bytes.
 _MAX_PATH_BYTES = 100
 
@@ -39,8 +39,8 @@ class VideoLimits:
 class VideoProcesses:
     """Starts one process for each span."""
 
-    def __init__(self, directory: Path, limits: VideoLimits) -> None:
-        """``directory``: private to this server; sockets are made in it.
+    def __init__(self, directory: Path, limits: VideoLimits, module: str = VIDEO_MODULE) -> None:
+        """``directory``: private to this server; sockets are made in it. ``module`` is what each process runs.
 
         Raises:
             SettingsError: its path is too long for sockets.
@@ -49,6 +49,7 @@ class VideoProcesses:
             raise SettingsError(f"{directory} is too long a path for a socket; set TMPDIR to a shorter one.")
         self._directory = directory
         self._limits = limits
+        self._module = module
         self._count = 0
 
     async def facts(self) -> dict[str, str]:
@@ -87,7 +88,7 @@ class VideoProcesses:
         # One thread for arithmetic libraries: each reserves address space.
         environment = {"SEEDVR2_SERVICE": "inference-video", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:
-            return await Child.start(_MODULE, limits=limits, environment=environment)
+            return await Child.start(self._module, limits=limits, environment=environment)
         except OSError as error:
             raise WorkerBroken(f"A process that decodes and encodes can't be started: {error.strerror}.") from error
 

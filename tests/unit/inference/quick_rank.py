@@ -1,13 +1,18 @@
 """A rank without a model: gives frames back as they came. It does what files in its model directory say.
 
+A file's name is a wish to all ranks, or with "-1" behind it to rank 1 alone.
+
 broken      it can't load
-hold        spans stand still while the file is there; the file held says that one does
-deaf        and don't hear that they are cancelled
+hold        leaders stand still in a span while the file is there; the file held says that one does
+deaf        and don't hear that it is cancelled
 die         it dies in the middle of a span
+break       and its others say that they miss it, or are the first to say so
 no-memory   spans end with an error
 other       its facts differ from those of other ranks
+late        it is not ready while the file is there
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,65 +20,83 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from services.common.channel import Channel, ChannelClosed
+from services.common.channel import Channel
 from services.common.child import error_fields, run_child
-from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken
-from services.inference.frames import frames_of, send_frames
-from services.inference.messages import LoadOrder, RankReady, RestoreOrder
+from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, WorkerBroken
+from services.inference.lockstep import FramesLost, Part, Peer, leading
+from services.inference.messages import LEADER, LoadOrder, RankReady, RestoreOrder
 
 MODULE = "tests.unit.inference.quick_rank"
 
 
-def main(channel: Channel) -> None:
-    order = LoadOrder(**channel.receive().fields)
-    wishes = Path(order.directory)
-    if (wishes / "broken").exists():
-        raise ModelBroken("dit.safetensors is missing")
-    facts = {"device": "quick", "rank": str(order.index) if (wishes / "other").exists() else ""}
-    ready = RankReady(
-        facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"},
-        memory_bytes=1 << 30, gpu_memory_bytes=5,
-    )  # fmt: skip
-    channel.send("ready", **asdict(ready))
-    while True:
-        message = channel.receive()
-        if message.kind == "restore":
-            restore(channel, wishes, RestoreOrder(**message.fields))
+class QuickRank:
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.order = LoadOrder(**channel.receive().fields)
+        self.directory = Path(self.order.directory)
+        self.leads = self.order.place == LEADER
+        self.links = [Channel(socket.socket(fileno=number)) for number in self.order.links]
 
+    def wished(self, name: str) -> bool:
+        return any((self.directory / wish).exists() for wish in (name, f"{name}-{self.order.index}"))
 
-def restore(channel: Channel, wishes: Path, order: RestoreOrder) -> None:
-    with socket.socket(socket.AF_UNIX) as end:
+    def run(self) -> None:
+        if self.wished("broken"):
+            raise ModelBroken("dit.safetensors is missing")
+        while self.wished("late"):
+            time.sleep(0.01)
+        facts = {"device": "quick", "rank": str(self.order.index) if self.wished("other") else ""}
+        ready = RankReady(
+            facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"},
+            memory_bytes=1 << 30, gpu_memory_bytes=5,
+        )  # fmt: skip
+        self.channel.send("ready", **asdict(ready))
+        while True:
+            message = (self.channel if self.leads else self.links[0]).receive()
+            if message.kind == "restore":
+                order = RestoreOrder(**message.fields)
+                self.restore(self.part(order), order.number)
+
+    def part(self, order: RestoreOrder) -> contextlib.AbstractContextManager[Part]:
+        return leading(self.channel, self.links, order) if self.leads else contextlib.nullcontext(Peer(self.links[0]))
+
+    def restore(self, part: contextlib.AbstractContextManager[Part], number: int) -> None:
         try:
-            end.connect(order.path)
-            exchange(channel, Channel(end), wishes, order.number)
-            channel.send("done", number=order.number, peak_memory_bytes=11)
-        except (ChannelClosed, OSError):
-            channel.send("lost", number=order.number)
+            with part as entered:
+                self.exchange(entered, number)
+            self.channel.send("done", number=number, peak_memory_bytes=11 + self.order.index)
+        except FramesLost:
+            self.channel.send("lost", number=number)
         except JobCancelled:
-            channel.send("cancelled", number=order.number)
+            self.channel.send("cancelled", number=number)
         except GpuOutOfMemory as error:
-            channel.send("failed", number=order.number, **error_fields(error))
+            if self.links:
+                raise
+            self.channel.send("failed", number=number, **error_fields(error))
+
+    def exchange(self, part: Part, number: int) -> None:
+        for pictures in part.frames():
+            if self.wished("no-memory"):
+                raise GpuOutOfMemory("it doesn't fit")
+            if self.wished("die"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.wished("break"):
+                raise WorkerBroken("the others are gone")
+            if self.leads:
+                self.hold()
+            part.checkpoint()
+            self.channel.send("progress", number=number, stage="dit", seconds=0.25, frames=len(pictures), gpu_memory_bytes=6)
+            part.give(pictures)
+        part.end()
+
+    def hold(self) -> None:
+        while self.wished("hold") and (self.wished("deaf") or not self.channel.waiting()):
+            (self.directory / "held").touch()
+            time.sleep(0.01)
 
 
-def exchange(channel: Channel, frames: Channel, wishes: Path, number: int) -> None:
-    while (message := frames.receive()).kind == "frames":
-        if (wishes / "no-memory").exists():
-            raise GpuOutOfMemory("it doesn't fit")
-        if (wishes / "die").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        hold(channel, wishes, number)
-        pictures = frames_of(message)
-        channel.send("progress", number=number, stage="dit", seconds=0.25, frames=len(pictures), gpu_memory_bytes=6)
-        send_frames(frames, pictures)
-    frames.send("end")
-
-
-def hold(channel: Channel, wishes: Path, number: int) -> None:
-    while (wishes / "hold").exists():
-        if not (wishes / "deaf").exists() and channel.waiting() and channel.receive().fields["number"] == number:
-            raise JobCancelled("cancelled")
-        (wishes / "held").touch()
-        time.sleep(0.01)
+def main(channel: Channel) -> None:
+    QuickRank(channel).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -27,27 +26,23 @@ from services.common.errors import (
 from services.common.media import Packet
 from services.common.metrics import InferenceMetrics
 from services.inference.engine import Engine, SpanRun
-from services.inference.messages import LoadOrder, SegmentReady, SpanProgress, SpanResult
-from services.inference.ranks import RankLimits, Ranks
+from services.inference.messages import SegmentReady, SpanProgress, SpanResult
 from services.inference.video.process import VideoLimits, VideoProcesses
-from tests.unit.inference import quick_rank
 from tests.unit.inference.clips import Clip, make_clip, plan_for, read_clip, task_for
+from tests.unit.inference.quick_groups import quick_groups, rank_processes
 
 
 class Worker:
     """An engine and what it needs."""
 
-    def __init__(self, directory: Path, *, ranks: int = 1, queue_spans: int = 4) -> None:
+    def __init__(self, directory: Path, *, ranks: int = 1, sequence: int = 1, queue_spans: int = 4) -> None:
         self.wishes = directory / "model"
         self.wishes.mkdir()
         (directory / "s").mkdir()
         self.registry = CollectorRegistry()
         metrics = InferenceMetrics(self.registry)
-        loads = [
-            LoadOrder(model="", directory=str(self.wishes), device="cpu", dtype="auto", index=i, threads=1) for i in range(ranks)
-        ]
         self.engine = Engine(
-            model="nano", pool="quick", ranks=Ranks(loads, RankLimits(start_s=20, stop_s=2), metrics, quick_rank.MODULE),
+            model="nano", pool="quick", groups=quick_groups(self.wishes, metrics, ranks=ranks, sequence=sequence),
             videos=VideoProcesses(directory / "s", VideoLimits(memory_bytes=8 << 30, cpu_s=60, encoder_threads=1)),
             queue_spans=queue_spans, metrics=metrics,
         )  # fmt: skip
@@ -211,6 +206,33 @@ async def test_every_rank_takes_a_span(tmp_path: Path, clip: Clip):
         assert [(await result_of(run)).frames for run in runs] == [12, 12]
 
 
+async def test_ranks_that_share_a_span_are_one_slot(tmp_path: Path, clip: Clip):
+    async with running(Worker(tmp_path, ranks=2, sequence=2)) as worker:
+        await worker.serving()
+        status = worker.engine.status()
+        assert (status.ranks, status.slots, status.free_slots) == (2, 1, 1)
+        worker.wish("hold")
+        runs = [worker.submit(clip), worker.submit(clip)]
+        await worker.until(lambda: worker.value("seedvr2_queue_spans") == 1)
+        assert worker.value("seedvr2_spans_in_flight") == 1
+        worker.unwish("hold")
+        assert [(await result_of(run)).frames for run in runs] == [12, 12]
+
+
+async def test_a_rank_that_hangs_costs_its_span_and_its_group_and_no_more(tmp_path: Path, clip: Clip):
+    async with running(Worker(tmp_path, ranks=4, sequence=2)) as worker:
+        await worker.serving()
+        hung, others = worker.submit(clip, stall_timeout_s=1.0), rank_processes()[2:]
+        rank_processes()[1].suspend()
+        error = await error_of(hung)
+        assert (type(error), error.message) == (DeadlinePassed, "Nothing moved for 1 s in the middle of a span; it was given up.")
+        await worker.until(lambda: worker.engine.status().state == "broken")
+        await worker.serving()
+        assert (await result_of(worker.submit(clip))).frames == 12
+        assert all(p.is_running() for p in others)
+        assert worker.value("seedvr2_rank_starts_total") == 6
+
+
 async def test_cancelling_frees_the_rank_and_spares_it(worker: Worker, clip: Clip):
     worker.wish("hold")
     run = worker.submit(clip)
@@ -260,7 +282,7 @@ async def test_a_dead_rank_costs_its_span_and_sends_the_others_away(worker: Work
     worker.wish("hold")
     running_span, waiting = worker.submit(clip), worker.submit(clip)
     await worker.held()
-    (rank,) = (p for p in psutil.Process().children() if quick_rank.MODULE in p.cmdline())
+    (rank,) = rank_processes()
     os.kill(rank.pid, signal.SIGKILL)
     assert isinstance(await error_of(running_span), WorkerBroken)
     assert isinstance(await error_of(waiting), ModelNotReady)

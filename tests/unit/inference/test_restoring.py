@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,68 +14,47 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import ChunkOutOfOrder, DeadlinePassed, GpuOutOfMemory, InvalidVideo, ServiceError, WorkerBroken
 from services.common.media import Packet, SpanTask
 from services.common.metrics import InferenceMetrics
-from services.inference.messages import LoadOrder, RestoreOrder, SegmentReady, SpanEvent, SpanProgress, SpanResult
-from services.inference.ranks import Order, Rank, RankLimits, Ranks
+from services.inference.messages import SegmentReady, SpanEvent, SpanProgress, SpanResult
 from services.inference.restoring import SpanWork, rank_order
 from services.inference.video.process import VideoLimits, VideoProcesses
-from tests.unit.inference import quick_rank
 from tests.unit.inference.clips import Clip, decoded, make_clip, read_clip, task_for
-
-
-@contextlib.asynccontextmanager
-async def order_of(rank: Rank, path: Path) -> AsyncIterator[tuple[Order, socket.socket]]:
-    """A span for a rank whose frames nobody sends."""
-    listener = socket.socket(socket.AF_UNIX)
-    with listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        listener.setblocking(False)
-        order = await rank.begin(
-            RestoreOrder(
-                number=rank.next_number(), path=str(path), width=2, height=2, seed=0, first_frame=0, colour="none",
-                window_latents=0, overlap_latents=0, bit_depth=8,
-            )
-        )  # fmt: skip
-        end, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 10)
-        with end:
-            yield order, end
+from tests.unit.inference.quick_groups import quick_groups
 
 
 class Bench:
-    """A rank and the means to run spans on it."""
+    """A group of ranks and the means to run spans on it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, ranks: int = 1) -> None:
         self.registry = CollectorRegistry()
         self.wishes = directory / "model"
         self.wishes.mkdir()
         self._sockets = directory / "s"
         self._sockets.mkdir()
         self._metrics = InferenceMetrics(self.registry)
-        load = LoadOrder(model="", directory=str(self.wishes), device="cpu", dtype="auto", index=0, threads=1)
-        self.ranks = Ranks([load], RankLimits(start_s=20, stop_s=5), self._metrics, quick_rank.MODULE)
+        self.groups = quick_groups(self.wishes, self._metrics, ranks=ranks, sequence=ranks, stop_s=5)
         self.videos = VideoProcesses(self._sockets, VideoLimits(memory_bytes=8 << 30, cpu_s=60, encoder_threads=1))
         self.events: list[SpanEvent] = []
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Bench"]:
         ready = asyncio.Event()
-        self.ranks.on_change(lambda: ready.set() if self.ranks.ready else ready.clear())
-        self.ranks.start()
+        self.groups.on_change(lambda: ready.set() if self.groups.ready else ready.clear())
+        self.groups.start()
         try:
             await asyncio.wait_for(ready.wait(), 20)
             yield self
         finally:
-            await self.ranks.close()
+            await self.groups.close()
 
     async def restore(self, task: SpanTask, packets: AsyncIterator[Packet]) -> SpanResult:
-        rank = self.ranks.all[0]
+        group = self.groups.all[0]
         async with self.videos.open(task) as video:
-            order = await rank.begin(rank_order(task, rank.next_number(), video.path))
+            order = await group.begin(rank_order(task, group.next_number(), video.path))
             try:
                 return await SpanWork(task, video=video, order=order, emit=self._emit, metrics=self._metrics).run(packets)
             finally:
                 video.kill()
-                await rank.stop(order)
+                await group.stop(order)
 
     async def _emit(self, event: SpanEvent) -> None:
         self.events.append(event)

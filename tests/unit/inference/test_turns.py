@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import QueueFull
 from services.common.metrics import InferenceMetrics
+from services.inference.groups import Groups
 from services.inference.messages import LoadOrder, RankReady
-from services.inference.ranks import RankLimits, Ranks
+from services.inference.ranks import RankLimits
 from services.inference.turns import Turns
 
 READY = RankReady(
@@ -12,20 +15,21 @@ READY = RankReady(
 )  # fmt: skip
 
 
-def ranks_of(count: int) -> Ranks:
-    orders = [LoadOrder(model="", directory="", device="cpu", dtype="auto", index=i, threads=1) for i in range(count)]
-    ranks = Ranks(orders, RankLimits(start_s=1, stop_s=1), InferenceMetrics(CollectorRegistry()))
-    for rank in ranks.all:
-        rank.ready = READY
-    return ranks
+def groups_of(count: int) -> Groups:
+    orders = [[LoadOrder(model="", directory="", device="cpu", dtype="auto", index=i, threads=1)] for i in range(count)]
+    limits = RankLimits(start_s=1, stop_s=1)
+    groups = Groups(orders, limits, InferenceMetrics(CollectorRegistry()), meetings=Path())
+    for group in groups.all:
+        group.ready = READY
+    return groups
 
 
 @pytest.fixture
-def one() -> Ranks:
-    return ranks_of(1)
+def one() -> Groups:
+    return groups_of(1)
 
 
-async def test_previews_go_first_and_others_in_the_order_in_which_they_came(one: Ranks):
+async def test_previews_go_first_and_others_in_the_order_in_which_they_came(one: Groups):
     turns = Turns(one, 9, lambda: None)
     now = turns.join(preview=False)
     waiting = {name: turns.join(preview=name.startswith("preview")) for name in ("a", "b", "preview 1", "preview 2")}
@@ -37,18 +41,18 @@ async def test_previews_go_first_and_others_in_the_order_in_which_they_came(one:
     assert order == ["preview 1", "preview 2", "a", "b"]
 
 
-async def test_each_rank_has_one_span(one: Ranks):
-    ranks = ranks_of(2)
-    turns = Turns(ranks, 9, lambda: None)
+async def test_each_group_has_one_span(one: Groups):
+    groups = groups_of(2)
+    turns = Turns(groups, 9, lambda: None)
     first, second, third = (turns.join(preview=False) for _ in range(3))
-    assert {first.result(), second.result()} == set(ranks.all)
+    assert {first.result(), second.result()} == set(groups.all)
     assert not third.done()
     assert (turns.busy, turns.waiting, turns.free) == (2, 1, 0)
     turns.give_back(second.result())
     assert third.result() is second.result()
 
 
-async def test_a_rank_that_is_not_ready_is_not_given_away(one: Ranks):
+async def test_a_group_that_is_not_ready_is_not_given_away(one: Groups):
     turns = Turns(one, 9, lambda: None)
     one.all[0].ready = None
     turn = turns.join(preview=False)
@@ -58,7 +62,7 @@ async def test_a_rank_that_is_not_ready_is_not_given_away(one: Ranks):
     assert turn.done()
 
 
-async def test_who_leaves_makes_room(one: Ranks):
+async def test_who_leaves_makes_room(one: Groups):
     turns = Turns(one, 1, lambda: None)
     turns.join(preview=False)
     waiting = turns.join(preview=False)
@@ -69,14 +73,14 @@ async def test_who_leaves_makes_room(one: Ranks):
     turns.check_room()
 
 
-async def test_who_leaves_when_it_is_its_turn_hands_the_rank_on(one: Ranks):
+async def test_who_leaves_when_it_is_its_turn_hands_the_group_on(one: Groups):
     turns = Turns(one, 9, lambda: None)
     first, second = turns.join(preview=False), turns.join(preview=False)
     turns.leave(first)
     assert second.result() is one.all[0]
 
 
-async def test_an_empty_queue_takes_a_span_that_can_begin_at_once(one: Ranks):
+async def test_an_empty_queue_takes_a_span_that_can_begin_at_once(one: Groups):
     turns = Turns(one, 0, lambda: None)
     turns.check_room()
     turns.join(preview=False)
