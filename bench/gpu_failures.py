@@ -79,7 +79,8 @@ class Bench:
         files = find_model(model, model_directory)
         layout = choose_layout(device=device, ranks=ranks, sequence=0)
         orders = load_orders(
-            model=files.name, directory=files.directory, device=device, dtype="auto", layout=layout, threads=1
+            model=files.name, directory=files.directory, sha256=files.sha256, device=device, dtype="auto", layout=layout,
+            threads=1,
         )  # fmt: skip
         limits = RankLimits(start_s=_READY_S, stop_s=_STOP_S)
         self.groups = Groups(orders, limits, self._metrics, meetings=directory)
@@ -276,8 +277,9 @@ async def case(bench: Bench, name: str, failure: Failure, expected: bytes) -> Ou
             words = f"{type(error).__name__}: {error}"
         told = bench.ended
     await bench.ready()
+    back_s = time.monotonic() - told
     return Outcome(
-        name=name, told_s=told - struck, error=words, back_s=time.monotonic() - told, same=await bench.restore(bench.span) == expected,
+        name=name, told_s=told - struck, error=words, back_s=back_s, same=await bench.restore(bench.span) == expected,
         left=sum(process.is_running() for process in processes), before_mib=before, after_mib=gpu_mib(),
     )  # fmt: skip
 
