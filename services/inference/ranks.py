@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from services.common.channel import Message
+from services.common.channel import ChannelGarbled, Message
 from services.common.child import Child, ChildDied
 from services.common.errors import InternalError, ServiceError, WorkerBroken
 from services.common.metrics import InferenceMetrics
@@ -88,7 +88,7 @@ class Rank:
                 await self._load(child, order)
                 while True:
                     self._hear(await child.receive())
-        except (ChildDied, ServiceError, TimeoutError, OSError) as error:
+        except (ChildDied, ChannelGarbled, ServiceError, TimeoutError, OSError) as error:
             return self._loss(error)
         finally:
             self.ready, self._child = None, None

@@ -86,3 +86,8 @@ async def test_links_are_open_in_the_rank_alone(tmp_path: Path):
         rank_processes()[0].kill()
         await ending
         assert ours.recv(1) == b"", "its death is seen at the other end"
+
+
+async def test_a_rank_that_talks_gibberish_is_lost(tmp_path: Path):
+    loss = await Life(tmp_path, module="tests.unit.inference.gibberish_rank").loss()
+    assert loss.why.startswith("a message of")
