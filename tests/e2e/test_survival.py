@@ -61,8 +61,10 @@ async def _finish(client: GatewayClient, job_id: str, path: Path) -> tuple[pb.Jo
     return job, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _kill(module: str) -> None:
+def _kill(module: str, service: str = "") -> None:
+    """Kill the one process of a module, or of these the one that calls itself ``service``."""
     victims = [p for p in psutil.Process().children(recursive=True) if module in p.cmdline()]
+    victims = [p for p in victims if not service or p.environ()["SEEDVR2_SERVICE"] == service]
     assert len(victims) == 1, [p.cmdline() for p in victims]
     os.kill(victims[0].pid, signal.SIGKILL)
 
@@ -94,3 +96,17 @@ async def test_a_job_survives_whatever_is_killed_with_the_same_bytes(victim: str
         job, got = await _finish(client, job.job_id, tmp_path / "result.mp4")
     assert got == expected
     assert victim == "gateway" or job.notes, "the job doesn't say that a worker was lost"
+
+
+async def test_a_job_survives_a_killed_rank_of_two_that_share_its_spans(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SEEDVR2_INFERENCE_RANKS", "2")
+    expected = await _undisturbed(clip, tmp_path / "undisturbed")
+    async with _stack(tmp_path / "data") as client:
+        job = await _watch(client, (await _create(client, clip)).job_id, segments=1)
+        assert job.state == pb.JOB_STATE_RESTORING, f"too late: {job.progress}"
+        _kill(VICTIMS["rank"], "inference-rank-1")
+        job, got = await _finish(client, job.job_id, tmp_path / "result.mp4")
+    assert got == expected
+    assert job.notes, "the job doesn't say that a worker was lost"
