@@ -77,6 +77,9 @@ def _check_frames(task: SpanTask) -> None:
         raise InvalidOption("The frames' time stamps must ascend.", field="frame_pts")
     if not 0 <= task.context_frames < len(stamps) or task.first_index < 0:
         raise InvalidOption("A span needs a frame beside its context.", field="context_frames")
+    borders = [task.first_index, *task.cuts, task.first_index + len(stamps)]
+    if any(a >= b for a, b in itertools.pairwise(borders)):
+        raise InvalidOption("Cuts must ascend inside the span.", field="cuts")
 
 
 def _check_segments(task: SpanTask) -> None:
