@@ -237,7 +237,7 @@ SPECS = {
                 overlap_latents=2,
                 context_frames=24,
                 slice_latents=1,
-            )  # fmt: skip
+            )
             for name in ("seedvr2-7b", "seedvr2-7b-sharp")
         ),
     )
