@@ -207,6 +207,25 @@ def test_a_cut_changes_the_frames_after_it_only() -> None:
     assert np.array_equal(after[:9], _restore(model, clip[:9]))
 
 
+def _distance_after_a_border(model: Model, border: int, context: int) -> float:
+    """Levels, over the first frames of a span that begins there, from the same frames of a span that goes on."""
+    clip, first = _clip(40), border - context
+    begun = _restore(model, clip[first:], _settings(first_frame=100 + first))[context : context + 8]
+    return float(np.abs(begun.astype(int) - _in_one_push(model.spec.vae.temporal_factor, 40)[border : border + 8]).mean())
+
+
+@pytest.mark.parametrize(("temporal_factor", "border"), [(1, 21), (4, 20)])
+def test_context_brings_a_span_near_to_one_that_goes_on(temporal_factor: int, border: int) -> None:
+    cold, warm = (_distance_after_a_border(_model(temporal_factor), border, context) for context in (0, 8))
+    assert warm < cold / 3
+
+
+@pytest.mark.parametrize(("border", "context"), [(20, 6), (21, 8)])
+def test_context_is_of_no_use_where_latents_lose_their_phase(border: int, context: int) -> None:
+    cold, aligned, shifted = (_distance_after_a_border(_model(4), b, c) for b, c in ((20, 0), (20, 8), (border, context)))
+    assert aligned < cold < shifted
+
+
 def test_two_spans_take_turns_on_one_model() -> None:
     model, clips = _model(4), [_clip(14), _clip(15)]
     alone = [_restore(model, clip, step=4) for clip in clips]
