@@ -98,7 +98,8 @@ def make_plan(
 
 def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[str]) -> PlanSummary:
     """What people want to know of a plan."""
-    megapixels = plan.frames * plan.restore.width * plan.restore.height / 1e6
+    work_frames = plan.frames + sum(span.context for span in plan.spans)
+    megapixels = work_frames * plan.restore.width * plan.restore.height / 1e6
     speed = offer.megapixels_per_second * min(offer.workers, len(plan.spans))
     return PlanSummary(
         model=plan.restore.model, pool=plan.pool, fingerprint=plan.restore.fingerprint,

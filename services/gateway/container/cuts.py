@@ -26,8 +26,8 @@ _THRESHOLD = 5.0
 _AFTER_ONE_FRAME = 2 * _THRESHOLD
 _WIDTH, _HEIGHT = 128, 72
 _PROGRESS_S = 0.25
-# Some times the source's own, as for the worker's decoder.
-_MAX_GROWTH = 4
+# Frames may change their size on the way, but not to one that eats all memory; as for the worker's decoder.
+_MAX_GROWTH, _SMALL_PIXELS = 4, 1 << 20
 
 
 def cuts(channel: Channel, fields: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _decoded(container: InputContainer, stream: VideoStream, fields: dict[str, A
     context = stream.codec_context
     context.thread_count = 1
     # Blocks that are not smoothed look the same at this size, and take a sixth less time.
-    context.options = {"skip_loop_filter": "all", "max_pixels": str(_MAX_GROWTH * fields["pixels"])}
+    context.options = {"skip_loop_filter": "all", "max_pixels": str(max(_MAX_GROWTH * fields["pixels"], _SMALL_PIXELS))}
     for packet in wanted_packets(container, stream, fields):
         try:
             yield from context.decode(packet)

@@ -107,14 +107,15 @@ def test_frames_without_time_stamps_are_cut_at_keyframes():
 
 def test_cuts_begin_spans_and_other_borders_get_context():
     offer = replace(OFFER, model=replace(OFFER.model, context_frames=8))
-    plan, _ = make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts=(5, 13, 60, 63, 90, 241))
+    cuts = (5, 13, 60, 63, 90, 241)
+    plan, summary = make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts)
     assert [(s.first, s.context, s.cuts) for s in plan.spans] == [
         (13, 0, ()), (60, 0, (63,)), (90, 0, ()), (166, 8, ())
     ]  # fmt: skip
-    assert (
-        plan
-        == make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts=(5, 13, 60, 63, 90, 241))[0]
-    )
+    assert make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts) == (plan, summary)
+    fast = replace(offer, megapixels_per_second=100 * 640 * 360 / 1e6)
+    predicted_s = make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, fast, LIMITS, cuts)[1].predicted_s
+    assert predicted_s == pytest.approx((227 + 8) / 100 / fast.workers)
 
 
 def test_frames_without_time_stamps_are_cut_at_keyframes_that_are_cuts():
