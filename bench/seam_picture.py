@@ -26,7 +26,7 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[Curve]]]) -> None:
     """Write one picture of all panels, each with its title and curves, all with one scale."""
     page = Image.new("RGB", (_WIDTH, _PANEL * len(panels)), _PAPER)
     values = np.concatenate([curve.values for _, curves in panels for curve in curves])
-    limits = min(0.0, float(values.min())), max(0.1, float(values.max()))
+    limits = min(0.0, float(values.min())), max(0.02, float(values.max()))
     for number, (title, curves) in enumerate(panels):
         _draw_panel(ImageDraw.Draw(page), _PANEL * number, title, curves, limits)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +44,10 @@ def _draw_panel(pen: ImageDraw.ImageDraw, y: int, title: str, curves: Sequence[C
         return x, bottom - (bottom - top) * (value - low) / (high - low)
 
     for first, last in {zone for curve in curves for zone in curve.zones}:
-        pen.rectangle((at(first - 0.5, 0)[0], top, at(last + 0.5, 0)[0], bottom), fill=_ZONE)
+        left, right = at(max(first - 0.5, 1), 0)[0], at(min(last + 0.5, count), 0)[0]
+        pen.rectangle((left, top, right, bottom), fill=_ZONE)
     for value in np.linspace(low, high, 5):
-        pen.text((_LEFT - 8, at(1, value)[1]), f"{value:.2f}", _INK, font, anchor="rm")
+        pen.text((_LEFT - 8, at(1, value)[1]), f"{value:.3f}", _INK, font, anchor="rm")
     pen.line((at(1, 0), at(count, 0)), fill=_AXIS)
     pen.text((_LEFT, y + 22), f"{title}: change that a border adds, 8-bit levels of luma", _INK, font, anchor="lm")
     pen.text((_WIDTH - _RIGHT, bottom + 20), f"frame 1 to {count}", _INK, font, anchor="rm")

@@ -285,7 +285,7 @@ def _measure(restored: Frames, truth: Frames) -> Found:
 
 
 def _psnr(squares: NDArray[np.float64]) -> float:
-    return float(10 * np.log10(255**2 / squares.mean()))
+    return float(10 * np.log10(255**2 / squares.mean())) if squares.any() else float("inf")
 
 
 def _upside_down(clip: Clip) -> Clip:

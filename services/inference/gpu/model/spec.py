@@ -203,8 +203,8 @@ SPECS = {
             ),
             text_tokens=8,
             window_latents=8,
-            overlap_latents=2,
-            context_frames=8,
+            overlap_latents=0,
+            context_frames=4,
             slice_latents=2,
         ),
         ModelSpec(
