@@ -19,6 +19,8 @@ _STATES = {
     pb.JOB_STATE_CANCELLED: "Cancelled",
 }
 
+_STAGES = {"waiting": "Waiting for a worker", "cuts": "Looking for cuts"}
+
 
 class Bar:
     """One bar whose meaning changes as the work goes on."""
@@ -49,9 +51,12 @@ class Bar:
 
     def job(self, job: pb.Job) -> None:
         """What a job does now."""
-        waiting = job.progress.stage == "waiting"
-        what = "Waiting for a worker" if waiting else state_words(job.state)
-        self._update(what, job.progress.frames_done, job.progress.frames_total, progress_words(job.progress))
+        progress = job.progress
+        what = _STAGES.get(progress.stage, state_words(job.state))
+        if progress.stage_fraction and not progress.frames_total:
+            self._update(what, round(100 * progress.stage_fraction), 100, progress_words(progress))
+        else:
+            self._update(what, progress.frames_done, progress.frames_total, progress_words(progress))
 
     def _update(self, what: str, done: int, total: int, detail: str) -> None:
         self._progress.update(self._task, description=what, completed=done, total=total or None, detail=detail)
@@ -65,7 +70,7 @@ def state_words(state: pb.JobState) -> str:
 def progress_words(progress: pb.Progress) -> str:
     """For example "12/25 frames, 0.9 a second, 0:14 left"."""
     if not progress.frames_total:
-        return ""
+        return f"{100 * progress.stage_fraction:.0f} %" if progress.stage_fraction else ""
     parts = [f"{progress.frames_done}/{progress.frames_total} frames"]
     if progress.frames_per_second:
         parts.append(f"{progress.frames_per_second:.2g} a second")

@@ -121,3 +121,6 @@ class SpanTask:
 
     preview: bool = False
     """Goes before batch work."""
+
+    cuts: tuple[int, ...] = ()
+    """Source indices, ascending, of frames that begin a shot inside the span."""

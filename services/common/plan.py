@@ -7,7 +7,7 @@ seed, so a retry on another worker gives the same bytes.
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ class Span:
 
     segments: tuple[Segment, ...]
     """Cuts of the restored frames, in order, covering [first, end)."""
+
+    cuts: tuple[int, ...] = ()
+    """Source indices inside (first, end), ascending, of frames that begin a shot: it is restored as if it stood alone."""
 
     @property
     def frames(self) -> int:
@@ -157,29 +160,56 @@ class Plan:
 
     def span_key(self, span: Span) -> str:
         """Where the span's segments are stored: equal for equal source, frames and plan, whatever the job."""
-        parts = [self.source_sha256, span.first, span.end, span.context, [s.name for s in span.segments], asdict(self.restore)]
+        frames = [span.first, span.end, span.context, span.cuts, [s.name for s in span.segments]]
+        parts = [self.source_sha256, *frames, asdict(self.restore)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def lay_out_spans(
-    first: int, end: int, *, span_frames: int, segment_frames: int, cuts: Sequence[int] = (), context_frames: int = 0
-) -> tuple[Span, ...]:
-    """Cut [first, end) at every cut and, between cuts, where a span would get longer than ``span_frames``.
+    first: int, end: int, *, span_frames: int, segment_frames: int, cuts: Sequence[int] = (), context_frames: int = 0,
+    latent_frames: int = 1,
+) -> tuple[Span, ...]:  # fmt: skip
+    """Cut [first, end) into spans of at most ``span_frames``, at cuts where that makes sense.
 
-    A stretch between cuts is divided as evenly as possible, so that no span is tiny. ``context_frames`` go before a span that
-    doesn't start at a cut or at the beginning.
+    A shot, the stretch between two cuts, is a span; but one shorter than ``segment_frames`` shares its span with those after
+    it, because a span has a price of its own. A shot longer than a span is divided as evenly as possible, so that none is
+    tiny; ``context_frames`` go before each part but the first. Both are whole latents of ``latent_frames``, counted from the
+    shot's first frame: so latents on the two sides of such a border code the same frames, and have the same noise.
     """
     if not first < end or span_frames < 1 or segment_frames < 1:
         raise ValueError(f"no spans for frames [{first}, {end}), {span_frames} a span, {segment_frames} a segment")
-    borders = [first, *sorted({c for c in cuts if first < c < end}), end]
-    spans: list[Span] = []
-    for start, stop in itertools.pairwise(borders):
-        count = -(-(stop - start) // span_frames)
-        edges = [start + (stop - start) * i // count for i in range(count + 1)]
-        for a, b in itertools.pairwise(edges):
-            context = min(context_frames, a - start)
-            spans.append(Span(index=len(spans), first=a, end=b, context=context, segments=_segments(a, b, segment_frames)))
-    return tuple(spans)
+    inside = sorted({c for c in cuts if first < c < end})
+    pieces = []
+    for start, stop in itertools.pairwise(_shared_borders([first, *inside, end], span_frames, segment_frames)):
+        edges = _even_edges(start, stop, span_frames, latent_frames)
+        pieces += [(a, b, min(context_frames, a - start)) for a, b in itertools.pairwise(edges)]
+    return spans_of(pieces, segment_frames=segment_frames, cuts=inside)
+
+
+def spans_of(pieces: Iterable[tuple[int, int, int]], *, segment_frames: int, cuts: Sequence[int]) -> tuple[Span, ...]:
+    """Spans of (first, end, context) frames each; ``cuts`` that lie inside of one restore their shots apart."""
+    return tuple(
+        Span(
+            index=index, first=first, end=end, context=context, segments=_segments(first, end, segment_frames),
+            cuts=tuple(c for c in cuts if first < c < end),
+        )
+        for index, (first, end, context) in enumerate(pieces)
+    )  # fmt: skip
+
+
+def _shared_borders(borders: Sequence[int], span_frames: int, segment_frames: int) -> list[int]:
+    """The borders of shots at which a span begins or ends."""
+    kept = [borders[0]]
+    for border, following in itertools.pairwise(borders[1:]):
+        if border - kept[-1] >= segment_frames or following - kept[-1] > span_frames:
+            kept.append(border)
+    return [*kept, borders[-1]]
+
+
+def _even_edges(start: int, stop: int, span_frames: int, latent_frames: int) -> list[int]:
+    latents = -(-(stop - start) // latent_frames)
+    count = -(-latents // max(1, span_frames // latent_frames))
+    return [*(start + latents * i // count * latent_frames for i in range(count)), stop]
 
 
 def _segments(first: int, end: int, segment_frames: int) -> tuple[Segment, ...]:
@@ -209,4 +239,5 @@ def plan_from_json(data: bytes) -> Plan:
 
 def _span(record: dict[str, Any]) -> Span:
     segments = tuple(Segment(**s) for s in record.pop("segments"))
-    return Span(segments=segments, **record)
+    # Plans of earlier releases have no cuts.
+    return Span(segments=segments, cuts=tuple(record.pop("cuts", ())), **record)

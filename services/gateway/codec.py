@@ -187,6 +187,7 @@ def _encode_progress(job: Job, progress: Progress) -> pb.Progress:
         segments_done=progress.segments_done,
         segments_total=progress.segments_total or (job.plan.segments if job.plan else 0),
         stage_seconds=progress.stage_seconds,
+        stage_fraction=0.0 if job.state.ended else progress.stage_fraction,
     )
 
 

@@ -12,7 +12,7 @@ def upload(upload_id: str, name: str) -> str:
 
 
 def job(job_id: str, name: str) -> str:
-    """Object of a job: request.json, state.json, index.json, plan.json, report.json, deleted.json, result.<ext>."""
+    """Object of a job: request.json, state.json, index.json, cuts.json, plan.json, report.json, deleted.json, result.<ext>."""
     return f"{JOBS}{job_id}/{name}"
 
 

@@ -2,12 +2,12 @@
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from services.common.errors import InvalidOption, InvalidVideo
 from services.common.fleet import WorkerModel
-from services.common.plan import Plan, RestorePlan, Span, lay_out_spans
+from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
 from services.gateway.jobs import JobRequest, PlanSummary
 from services.gateway.source import OtherStream, SourceIndex, SourceInfo
 
@@ -70,9 +70,10 @@ class Offer:
 
 
 def make_plan(
-    request: JobRequest, info: SourceInfo, index: SourceIndex, sha256: str, offer: Offer, limits: PlanLimits
-) -> tuple[Plan, PlanSummary]:
-    """Everything that decides a job's pixels.
+    request: JobRequest, info: SourceInfo, index: SourceIndex, sha256: str, offer: Offer, limits: PlanLimits,
+    cuts: Sequence[int] = (),
+) -> tuple[Plan, PlanSummary]:  # fmt: skip
+    """Everything that decides a job's pixels; ``cuts`` are source indices of frames that begin a shot, ascending.
 
     Raises:
         InvalidOption: an option doesn't fit this source, this model or this installation.
@@ -85,7 +86,8 @@ def make_plan(
     width, height = output_size(request, info, limits)
     container, warnings = choose_container(request, info)
     restore = _restore_plan(request, info, offer, limits, width, height)
-    spans = _spans(first, end, info, index, _span_frames(duration_s / (end - first), width * height, offer, limits), limits)
+    span_frames = _span_frames(duration_s / (end - first), width * height, offer, limits)
+    spans = _spans(first, end, index, cuts, span_frames, offer.model, limits)
     plan = Plan(
         source_sha256=sha256, source_width=info.codec.width, source_height=info.codec.height, first=first, end=end,
         restore=restore, spans=spans, container=container, pool=request.pool,
@@ -96,7 +98,8 @@ def make_plan(
 
 def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[str]) -> PlanSummary:
     """What people want to know of a plan."""
-    megapixels = plan.frames * plan.restore.width * plan.restore.height / 1e6
+    work_frames = plan.frames + sum(span.context for span in plan.spans)
+    megapixels = work_frames * plan.restore.width * plan.restore.height / 1e6
     speed = offer.megapixels_per_second * min(offer.workers, len(plan.spans))
     return PlanSummary(
         model=plan.restore.model, pool=plan.pool, fingerprint=plan.restore.fingerprint,
@@ -285,13 +288,25 @@ def _span_frames(frame_s: float, pixels: int, offer: Offer, limits: PlanLimits) 
     return max(round(frames), limits.segment_frames)
 
 
-def _spans(first: int, end: int, info: SourceInfo, index: SourceIndex, span_frames: int, limits: PlanLimits) -> tuple[Span, ...]:
-    if not index.by_order:
-        return lay_out_spans(first, end, span_frames=span_frames, segment_frames=limits.segment_frames)
+def _spans(
+    first: int, end: int, index: SourceIndex, cuts: Sequence[int], span_frames: int, model: WorkerModel, limits: PlanLimits
+) -> tuple[Span, ...]:
+    if index.by_order:
+        return _counted_spans(first, end, index, cuts, span_frames, limits)
+    return lay_out_spans(
+        first, end, span_frames=span_frames, segment_frames=limits.segment_frames, cuts=cuts,
+        context_frames=model.context_frames, latent_frames=max(1, model.temporal_factor),
+    )  # fmt: skip
+
+
+def _counted_spans(
+    first: int, end: int, index: SourceIndex, cuts: Sequence[int], span_frames: int, limits: PlanLimits
+) -> tuple[Span, ...]:
     # Frames are told apart by counting from a keyframe, so spans begin at one; the first brings the frames before it along.
-    cuts: list[int] = []
-    for keyframe in index.keyframes:
-        if keyframe.frame - (cuts[-1] if cuts else first) >= span_frames:
-            cuts.append(keyframe.frame)
-    spans = lay_out_spans(first, end, span_frames=end - first, segment_frames=limits.segment_frames, cuts=cuts)
-    return (replace(spans[0], context=first - index.keyframe_before(first).frame), *spans[1:])
+    borders = [first]
+    for keyframe in (k.frame for k in index.keyframes if first < k.frame < end):
+        length = keyframe - borders[-1]
+        if length >= span_frames or (length >= limits.segment_frames and keyframe in cuts):
+            borders.append(keyframe)
+    contexts = [first - index.keyframe_before(first).frame, *[0] * (len(borders) - 1)]
+    return spans_of(zip(borders, [*borders[1:], end], contexts, strict=True), segment_frames=limits.segment_frames, cuts=cuts)

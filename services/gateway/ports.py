@@ -176,6 +176,11 @@ class ContainerFiles(Protocol):
     def read(self, path: Path, info: SourceInfo, index: SourceIndex, first: int, end: int) -> AsyncGenerator[Packet, None]:
         """Packets for the frames [first, end)."""
 
+    def cuts(
+        self, path: Path, info: SourceInfo, index: SourceIndex, first: int, end: int
+    ) -> AsyncGenerator[tuple[int, bool], None]:
+        """Frames of [first, end) that begin a shot, with True; now and then how far it is, with False."""
+
     async def picture(
         self, path: Path, info: SourceInfo, index: SourceIndex, frame: int, *, size: tuple[int, int], max_side: int
     ) -> Picture:

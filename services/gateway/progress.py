@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-WAITING, PROBE, PLAN, JOIN = "waiting", "probe", "plan", "join"
+WAITING, PROBE, PLAN, CUTS, JOIN = "waiting", "probe", "plan", "cuts", "join"
 _LAST_STAGE = "encode"
 
 
@@ -13,6 +13,9 @@ class Progress:
 
     stage: str = ""
     """What is being done now."""
+
+    stage_fraction: float = 0.0
+    """How much of a stage that comes before restoring is done, 0 to 1; 0: not known."""
 
     frames_done: int = 0
     """Restored and encoded."""

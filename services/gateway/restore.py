@@ -24,11 +24,12 @@ from services.common.plan import Plan, plan_from_json, plan_to_json
 from services.gateway import jobs, keys
 from services.gateway.book import JobBook
 from services.gateway.cleaning import remove_plan
+from services.gateway.cuts import CutFinder, Cuts
 from services.gateway.dispatch import Dispatcher
 from services.gateway.jobs import Job, State
-from services.gateway.planning import PlanLimits, kept, make_plan
+from services.gateway.planning import PlanLimits, frame_range, kept, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
-from services.gateway.progress import JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
+from services.gateway.progress import CUTS, JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
 from services.gateway.report import report_to_json
 from services.gateway.source import SourceIndex
 from services.gateway.sources import Source, Sources
@@ -57,7 +58,7 @@ class Restorer:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, dispatcher: Dispatcher,
-        spans: SpanRunner, limits: PlanLimits, metrics: GatewayMetrics,
+        spans: SpanRunner, cuts: CutFinder, limits: PlanLimits, metrics: GatewayMetrics,
     ) -> None:  # fmt: skip
         self._book = book
         self._sources = sources
@@ -65,6 +66,7 @@ class Restorer:
         self._container = container
         self._dispatcher = dispatcher
         self._spans = spans
+        self._cuts = cuts
         self._limits = limits
         self._metrics = metrics
 
@@ -120,10 +122,23 @@ class Restorer:
         offer = await self._dispatcher.offer(
             job.model, job.request.pool, lambda: self._book.show(run.job_id, Progress(stage=WAITING))
         )
-        plan, summary = make_plan(job.request, run.source.info, run.index, run.source.upload.sha256, offer, self._limits)
+        cuts = await self._find_cuts(run, job)
+        plan, summary = make_plan(
+            job.request, run.source.info, run.index, run.source.upload.sha256, offer, self._limits, cuts.frames
+        )
         await self._store.put(key, plan_to_json(plan), if_absent=True)
         await self._update(run, lambda job: jobs.planned(job, summary, time.time()))
         return plan
+
+    async def _find_cuts(self, run: _Run, job: Job) -> Cuts:
+        first, end = frame_range(job.request, run.source.info, run.index)
+        cuts = await self._cuts.job_cuts(
+            run.job_id, run.source, run.index, first, end,
+            lambda fraction: self._book.show(run.job_id, Progress(stage=CUTS, stage_fraction=fraction)),
+        )  # fmt: skip
+        if cuts.note:
+            await self._update(run, lambda job: jobs.noted(job, cuts.note))
+        return cuts
 
     # ---- restore ----
 
@@ -134,6 +149,7 @@ class Restorer:
             segments_total=len(plan.segments),
             predicted_s=job.plan.predicted_s if job.plan else None,
         )
+        self._book.show(run.job_id, meter.progress(time.monotonic()))
         work = JobWork(job=job, token=run.token, plan=plan, source=run.source, index=run.index, meter=meter)
         async with together() as group:
             for span in plan.spans:

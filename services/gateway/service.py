@@ -9,6 +9,7 @@ from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.container.adapter import ContainerLimits
 from services.gateway.control import ControlSettings, JobControl
+from services.gateway.cuts import CutFinder
 from services.gateway.dispatch import Dispatcher, Patience
 from services.gateway.jobs import State
 from services.gateway.planning import PlanLimits
@@ -47,7 +48,7 @@ class GatewayService:
         )  # fmt: skip
         restorer = Restorer(
             book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
-            metrics=metrics,
+            cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), metrics=metrics,
         )  # fmt: skip
         self._control = JobControl(
             book=book, sources=sources, store=store, catalogue=catalogue, restorer=restorer, leases=leases, limits=limits,

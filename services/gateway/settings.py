@@ -33,7 +33,8 @@ class GatewaySettings:
     container_memory_bytes: int = setting(3 << 30, "address space of a process that reads or writes a container, in bytes")
     container_cpu_s: int = setting(900, "CPU seconds of such a process")
     container_silence_s: float = setting(60.0, "seconds that such a process may go without a word")
-    container_processes: int = setting(4, "such processes at a time, not counting those that feed workers")
+    container_processes: int = setting(4, "such processes at a time, without those that feed workers; half as many look for cuts")
+    cuts_s: float = setting(900.0, "seconds that a job looks for cuts before it goes on without the rest; 0: none")
     index_s: float = setting(10.0, "seconds that creating a job waits for the index of its source; later the job makes it")
     adopt_s: float = setting(5.0, "seconds between two looks for jobs that nobody drives")
     drain_s: float = setting(10.0, "seconds that open calls have to end after SIGTERM")
@@ -49,7 +50,8 @@ class GatewaySettings:
                      "container_silence_s", "adopt_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "index_s", "drain_s"):
+        for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "cuts_s", "index_s",
+                     "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")
         if not self.store_directory:

@@ -221,6 +221,7 @@ def _task(work: JobWork, span: Span, stored: frozenset[int], stall_s: float) -> 
         plan=work.plan.restore,
         stall_timeout_s=stall_s,
         preview=work.job.request.preview,
+        cuts=span.cuts,
     )
 
 

@@ -43,10 +43,12 @@ def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
         raise InvalidOption(f"This worker computes in {model.dtype}, not in {plan.dtype!r}.", field="plan.dtype")
     if plan.noise != NOISE:
         raise InvalidOption(f"{plan.noise!r} is no known way to draw noise.", field="plan.noise")
-    if plan.tile_size or plan.tile_overlap or plan.overlap_latents:
-        raise InvalidOption("This worker neither tiles frames nor overlaps windows.", field="plan.tile_size")
+    if plan.tile_size or plan.tile_overlap:
+        raise InvalidOption("This worker doesn't tile frames.", field="plan.tile_size")
     if not 0 <= plan.window_latents <= model.window_latents:
         raise InvalidOption(f"At most {model.window_latents} latents are taken at a time.", field="plan.window_latents")
+    if not 0 <= 2 * plan.overlap_latents <= plan.window_latents:
+        raise InvalidOption("Windows can share at most half of their latents.", field="plan.overlap_latents")
     _check_output(plan)
 
 
@@ -75,6 +77,9 @@ def _check_frames(task: SpanTask) -> None:
         raise InvalidOption("The frames' time stamps must ascend.", field="frame_pts")
     if not 0 <= task.context_frames < len(stamps) or task.first_index < 0:
         raise InvalidOption("A span needs a frame beside its context.", field="context_frames")
+    borders = [task.first_index, *task.cuts, task.first_index + len(stamps)]
+    if any(a >= b for a, b in itertools.pairwise(borders)):
+        raise InvalidOption("Cuts must ascend inside the span.", field="cuts")
 
 
 def _check_segments(task: SpanTask) -> None:

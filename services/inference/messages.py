@@ -3,7 +3,7 @@
 Every class here crosses a process border as the fields of one message, of the kind that stands in its docstring.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
@@ -103,6 +103,9 @@ class RestoreOrder:
 
     first_frame: int
     """Source index of the first frame, context included."""
+
+    cuts: Sequence[int]
+    """Source indices, ascending, of frames that begin a shot."""
 
     colour: str
     """Colour transfer from the source."""
@@ -234,6 +237,7 @@ def video_order(values: Mapping[str, Any]) -> VideoOrder:
         "frame_pts": tuple(task["frame_pts"]),
         "segments": tuple(Segment(**s) for s in task["segments"]),
         "stored": frozenset(task["stored"]),
+        "cuts": tuple(task["cuts"]),
         "plan": RestorePlan(**task["plan"], encoder_options=options),
     }
     return VideoOrder(task=SpanTask(**task), path=values["path"], encoder_threads=values["encoder_threads"])

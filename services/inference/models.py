@@ -104,9 +104,10 @@ def describe(name: str, ready: RankReady) -> WorkerModel:
         size_multiple=spec.size_multiple,
         temporal_factor=spec.vae.temporal_factor,
         window_latents=spec.window_latents,
-        overlap_latents=0,
+        overlap_latents=spec.overlap_latents,
         parameters=ready.parameters,
         colours=COLOURS,
+        context_frames=spec.context_frames,
         detail=_DETAILS.get(name, ""),
     )
 

@@ -35,7 +35,7 @@ def rank_order(task: SpanTask, number: int, path: Path) -> RestoreOrder:
     plan = task.plan
     return RestoreOrder(
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
-        colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
+        cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
         bit_depth=PIXEL_FORMATS[plan.output_pixel_format],
     )  # fmt: skip
 

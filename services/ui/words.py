@@ -21,6 +21,7 @@ STAGES = {
     "waiting": "Waiting for a worker",
     "probe": "Reading the file",
     "plan": "Planning",
+    "cuts": "Looking for cuts",
     "decode": "Reading frames",
     "prepare": "Preparing frames",
     "vae_encode": "Encoding to latents",
@@ -87,7 +88,8 @@ def progress_words(job: pb.Job) -> str:
         done = f"{progress.frames_done:,} of {count(progress.frames_total, 'frame')} were restored"
         return done if progress.frames_total else "No frame was restored"
     if not progress.frames_total:
-        return STAGES.get(progress.stage, "Getting ready")
+        done = f", {100 * progress.stage_fraction:.0f} %" if progress.stage_fraction else ""
+        return STAGES.get(progress.stage, "Getting ready") + done
     parts = [f"{progress.frames_done:,} of {count(progress.frames_total, 'frame')}"]
     if progress.frames_per_second > 0:
         parts.append(f"{_rate(progress.frames_per_second)} frames/s")

@@ -39,6 +39,7 @@ class EchoSettings:
     pool: str = setting("echo", "its pool")
     models: tuple[str, ...] = setting(("echo",), "names of the models that it claims to serve")
     fingerprint: str = setting("echo-1", "its fingerprint")
+    context_frames: int = setting(0, "frames of context that it asks for")
     speed: float = setting(0.0, "megapixels a second that it claims")
     hold_file: str = setting("", "while this file exists, only the first segment of each span is sent")
     fail_with: str = setting("", "error class that spans end with")
@@ -61,6 +62,7 @@ class EchoWorker(worker_pb2_grpc.WorkerServicer):
             WorkerModel(
                 name=name, title=name.title(), hash="0" * 64, dtype="float32", weight_format="none", size_multiple=2,
                 temporal_factor=1, window_latents=1, overlap_latents=0, parameters=0, colours=("wavelet", "none"),
+                context_frames=self._settings.context_frames,
             )
             for name in self._settings.models
         )  # fmt: skip
@@ -101,7 +103,11 @@ class EchoWorker(worker_pb2_grpc.WorkerServicer):
 
     def _log(self, task: SpanTask) -> None:
         if self._settings.log_file:
-            line = {"pid": os.getpid(), "job": task.job_id, "span": task.span, "stored": sorted(task.stored)}
+            line = {
+                "pid": os.getpid(), "job": task.job_id, "span": task.span, "stored": sorted(task.stored),
+                "frames": [task.first_index, task.first_index + len(task.frame_pts)], "context": task.context_frames,
+                "cuts": task.cuts,
+            }  # fmt: skip
             with open(self._settings.log_file, "a") as file:
                 file.write(json.dumps(line) + "\n")
 

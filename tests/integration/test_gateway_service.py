@@ -1,5 +1,6 @@
 """The whole line over real sockets: client, gateway process, a small real worker process, a directory as store."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +59,29 @@ def store_of(service: Process) -> Path:
 
 
 # ---- one job ----
+
+
+async def test_spans_begin_at_cuts_and_elsewhere_bring_context_that_no_result_shows(tmp_path: Path):
+    # The picture's grey jumps once, from frame 44 to 45.
+    source = make.video(tmp_path / "long.mp4", frames=80)
+    log = tmp_path / "spans.jsonl"
+    worker = echo_worker(tmp_path / "worker", context_frames=4, log_file=log)
+    async with running(worker):
+        process = gateway(tmp_path / "gateway", worker, span_seconds=1.0)
+        async with running(process), GatewayClient(process.address) as client:
+            upload = await client.upload_file(source)
+            job = await client.create_job(request(upload), "long")
+            assert not (await finished(client, job.job_id)).notes
+            result = await downloaded(client, job.job_id, tmp_path / "r.mp4")
+            preview = await client.create_job(request(upload, frames=(40, 50), preview=True), "part")
+            assert (await finished(client, preview.job_id)).result.frames == 10
+    spans = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((s["job"], *s["frames"], s["context"], s["cuts"]) for s in spans) == [
+        ("long", 0, 22, 0, []), ("long", 18, 45, 4, []), ("long", 45, 62, 0, []), ("long", 58, 80, 4, []),
+        ("part", 40, 50, 0, [45]),
+    ]  # fmt: skip
+    assert stamps(result) == stamps(source)
+    assert greys(result) == pytest.approx(greys(source), abs=3)
 
 
 async def test_a_result_has_the_sources_frames_stamps_and_sound(

@@ -83,6 +83,16 @@ async def test_a_resumed_span_gives_the_same_bytes_for_what_is_missing(calls: Ca
     assert rest.segments == {s: data for s, data in whole.segments.items() if s.first == 12}
 
 
+async def test_a_shot_inside_a_span_has_the_bytes_of_a_span_that_begins_with_it(calls: Calls, clip: Clip):
+    options: dict[str, Any] = {"plan": {"window_latents": 8, "overlap_latents": 2}}
+    whole = await calls.restore(await calls.task(clip, segment_frames=5, cuts=[3, 10], **options), packets_of(clip)).hold()
+    alone = await calls.restore(await calls.task(clip, first=10, segment_frames=5, **options), packets_of(clip)).hold()
+    assert alone.segments == {s: data for s, data in whole.segments.items() if s.first >= 10}
+    uncut = await calls.restore(await calls.task(clip, segment_frames=5, **options), packets_of(clip)).hold()
+    assert uncut.segments.keys() == whole.segments.keys()
+    assert all(uncut.segments[s] != whole.segments[s] for s in uncut.segments)
+
+
 async def test_a_killed_rank_is_an_error_in_words_and_a_fresh_one_gives_the_same_bytes(worker: Worker, calls: Calls, clip: Clip):
     task = await calls.task(clip)
     whole = await calls.restore(task, packets_of(clip)).hold()

@@ -34,6 +34,7 @@ def encode_task(task: SpanTask) -> pb.SpanHeader:
         stall_timeout=duration_pb2.Duration(seconds=int(task.stall_timeout_s), nanos=int(task.stall_timeout_s % 1 * 1e9)),
         priority=1 if task.preview else 0,
         context_frames=task.context_frames,
+        cuts=task.cuts,
     )
 
 
@@ -55,6 +56,7 @@ def decode_task(header: pb.SpanHeader) -> SpanTask:
         plan=_decode_plan(header.plan),
         stall_timeout_s=header.stall_timeout.seconds + header.stall_timeout.nanos / 1e9,
         preview=header.priority > 0,
+        cuts=tuple(header.cuts),
     )
 
 

@@ -1,6 +1,7 @@
 """The gateway's side of the child processes that read and write containers."""
 
 import asyncio
+import bisect
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -37,7 +38,7 @@ class ContainerLimits:
     """Longest time without a word of it."""
 
     processes: int
-    """Such processes at a time; those that send packets to workers are not counted."""
+    """Such processes at a time, and half as many that look for cuts; those that send packets to workers are not counted."""
 
     max_pixels: int
     """Of a source frame; larger ones are not decoded."""
@@ -49,6 +50,8 @@ class Container:
     def __init__(self, limits: ContainerLimits) -> None:
         self._limits = limits
         self._free = asyncio.Semaphore(limits.processes)
+        # Looking at every frame takes minutes, and somebody may wait for a probe.
+        self._free_to_look = asyncio.Semaphore(max(1, limits.processes // 2))
 
     async def probe(self, path: Path) -> SourceInfo:
         """What the file says of itself; decodes its first frame."""
@@ -71,6 +74,22 @@ class Container:
         async with self._child("read", fields) as child:
             while (message := await self._answer(child)).kind == "packet":
                 yield _packet(message)
+
+    async def cuts(
+        self, path: Path, info: SourceInfo, index: SourceIndex, first: int, end: int
+    ) -> AsyncGenerator[tuple[int, bool], None]:
+        """Frames of [first, end) that begin a shot, with True; now and then the one that is looked at, with False."""
+        start = index.keyframe_before(first).frame
+        fields = {"pixels": info.codec.width * info.codec.height, **_wanted(index, first, end)}
+        if index.by_order:
+            fields["first_number"] = first - start
+        async with self._free_to_look, self._child("cuts", {"path": str(path), "stream": info.stream, **fields}) as child:
+            yield first, False
+            while (message := await self._answer(child)).kind != "end":
+                at = int(message.fields["at"])
+                frame = start + at if index.by_order else bisect.bisect_left(index.pts, at)
+                if first < frame < end:
+                    yield frame, message.kind == "cut"
 
     async def picture(
         self, path: Path, info: SourceInfo, index: SourceIndex, frame: int, *, size: tuple[int, int], max_side: int

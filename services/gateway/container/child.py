@@ -9,7 +9,7 @@ from services.common.errors import InternalError, InvalidVideo, ServiceError
 
 _log = logging.getLogger(__name__)
 # Modules by operation, imported when needed: a child lives for one, and a start is what most of them cost.
-_MODULES = {"probe": "probe", "index": "probe", "read": "read", "join": "join", "picture": "picture"}
+_MODULES = {"probe": "probe", "index": "probe", "read": "read", "join": "join", "picture": "picture", "cuts": "cuts"}
 
 
 def main(channel: Channel) -> None:

@@ -1,8 +1,9 @@
 """Restore one span, frame after frame, in memory that doesn't grow with its length.
 
-Frames pass five stages: prepare (resize, pad), vae_encode, dit, vae_decode, colour. The autoencoder's state goes on through the
-whole span. The transformer takes one window of latents at a time. What has been pushed and not yet returned is at most a
-window and a slice; where pushes are cut changes nothing, because stages see whole slices and windows only.
+Frames pass five stages: prepare (resize, pad), vae_encode, dit, vae_decode, colour. Nothing flows over a cut: each shot of the
+span is restored as if it stood alone. Inside a shot the autoencoder's state goes on from the first frame to the last, and the
+transformer takes one window of latents after the other, stitched where they overlap. What has been pushed and not yet returned
+is at most a window and a slice; where pushes are cut changes nothing, because stages see whole slices and windows only.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,15 +20,14 @@ from torch import Tensor
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, ModelBroken
 from services.inference.gpu.model.colour import transfer_wavelet
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
-from services.inference.gpu.model.sampler import condition, latent_noise, sample
+from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
+from services.inference.gpu.stages import Download, OnStage, Stages, stages_on
+from services.inference.gpu.stitching import LatentWindows
 
 STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
 COLOURS = ("wavelet", "none")
-
-OnStage = Callable[[str, float, int], None]
-"""Called after each stage with its name, its seconds and its frames."""
 
 Checkpoint = Callable[[], None]
 """Called where work can stop: before each slice, each window and each transformer block. Raises to stop it."""
@@ -51,11 +52,17 @@ class RestoreSettings:
     colour: str = "wavelet"
     """Colour transfer from the source: wavelet or none."""
 
+    cuts: tuple[int, ...] = ()
+    """Source indices, ascending, of frames that begin a shot: nothing before them is remembered."""
+
+    noise: str = NOISES[0]
+    """How noise is drawn from the seed."""
+
     window_latents: int = 0
-    """Latents that the transformer takes at a time; 0: the model's own choice."""
+    """Latents that the transformer takes at a time; 0: the model's own choice, and so is what windows share."""
 
     overlap_latents: int = 0
-    """Latents that consecutive windows share; only 0 so far."""
+    """Latents that consecutive windows share; at most half of a window."""
 
     slice_latents: int = 0
     """Latents that the autoencoder takes at a time; 0: the model's own choice. Changes nothing but rounding."""
@@ -68,10 +75,15 @@ class RestoreSettings:
             raise InvalidOption(f"an output of {self.width}x{self.height} pixels", field="width")
         if self.colour not in COLOURS:
             raise InvalidOption(f"colour transfer {self.colour!r}; known are {', '.join(COLOURS)}", field="colour")
-        if self.overlap_latents != 0:
-            raise InvalidOption("windows can't share latents yet; overlap_latents must be 0", field="overlap_latents")
+        if self.noise not in NOISES:
+            raise InvalidOption(f"noise {self.noise!r}; known are {', '.join(NOISES)}", field="noise")
         if min(self.window_latents, self.slice_latents, self.first_frame) < 0:
             raise InvalidOption("window_latents, slice_latents and first_frame can't be negative", field="window_latents")
+        if not 0 <= 2 * self.overlap_latents <= self.window_latents:
+            raise InvalidOption(
+                f"windows of {self.window_latents} latents can't share {self.overlap_latents}, only up to half",
+                field="overlap_latents",
+            )
         if self.bit_depth not in (8, 16):
             raise InvalidOption(f"frames of {self.bit_depth} bits; 8 and 16 are known", field="bit_depth")
 
@@ -85,19 +97,13 @@ class SpanRestorer:
     def __init__(self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint) -> None:
         self._model = model
         self._settings = settings
-        self._stages = _stages(model.device, on_stage)
+        self._stages = stages_on(model.device, on_stage)
         self._checkpoint = checkpoint
-        self._window_latents = settings.window_latents or model.spec.window_latents
-        self._slice_latents = settings.slice_latents or model.spec.slice_latents
-        self._encoder, self._decoder = VaeState(), VaeState()
-        self._waiting: deque[Frames] = deque()
-        """Frames pushed, not yet encoded; fewer than a slice between calls."""
-        self._sources: deque[Frames] = deque()
-        """Frames encoded, not yet decoded; at most a window."""
-        self._window: list[Tensor] = []
-        """Encoded slices of the window that is being filled."""
-        self._next_latent = 0
-        """Index, within the span, of the next latent to encode."""
+        self._next = settings.first_frame
+        """Source index of the next frame."""
+        self._size: tuple[int, ...] | None = None
+        """Of the frames, once there was one."""
+        self._shot = self._new_shot()
 
     def push(self, frames: Frames) -> Iterator[Frames]:
         """Take the next frames and give back what is finished. Use the iterator up before the next call.
@@ -113,31 +119,73 @@ class SpanRestorer:
             GpuOutOfMemory: a stage didn't fit; this restorer is of no use any more, the model is.
         """
         self._check(frames)
-        self._waiting.extend(np.array(frames))
-        while len(self._waiting) >= (needed := self._slice_frames()):
-            yield from self._encode([self._waiting.popleft() for _ in range(needed)])
+        begin, end = self._next, self._next + len(frames)
+        borders = [begin, *(cut for cut in self._settings.cuts if begin <= cut < end), end]
+        for first, stop in pairwise(borders):
+            if first in self._settings.cuts:
+                yield from self._shot.finish()
+                self._next = first
+                self._shot = self._new_shot()
+            yield from self._shot.push(frames[first - begin : stop - begin])
+        self._next = end
 
     def finish(self) -> Iterator[Frames]:
         """Give back the rest: as many frames come out in all as were pushed."""
-        padding = 0
-        if self._waiting:
-            padding = self._complete_latent()
-            yield from self._encode([self._waiting.popleft() for _ in range(len(self._waiting))], padding)
-        if self._window:
-            yield from self._restore_window(padding)
+        return self._shot.finish()
 
     def _check(self, frames: Frames) -> None:
         depth = self._settings.bit_depth
         if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, 3):
             raise InvalidVideo(f"frames are {frames.dtype} {frames.shape}, not {depth}-bit (T, H, W, 3)")
-        before = self._waiting or self._sources
-        if before and frames.shape[1:] != before[-1].shape:
-            raise InvalidVideo(f"frame size changes from {before[-1].shape[:2]} to {frames.shape[1:3]}")
+        if self._size is not None and frames.shape[1:] != self._size:
+            raise InvalidVideo(f"frame size changes from {self._size[:2]} to {frames.shape[1:3]}")
+        self._size = frames.shape[1:]
+
+    def _new_shot(self) -> "_Shot":
+        return _Shot(self._model, self._settings, self._next, self._stages, self._checkpoint)
+
+
+class _Shot:
+    """The frames between two cuts, or as many of them as the span has."""
+
+    def __init__(self, model: Model, settings: RestoreSettings, first_frame: int, stages: Stages, checkpoint: Checkpoint) -> None:
+        self._model = model
+        self._settings = settings
+        self._first_frame = first_frame
+        self._stages = stages
+        self._checkpoint = checkpoint
+        spec = model.spec
+        length, shared = settings.window_latents, settings.overlap_latents
+        self._windows = LatentWindows(length, shared) if length else LatentWindows(spec.window_latents, spec.overlap_latents)
+        self._slice_latents = settings.slice_latents or spec.slice_latents
+        self._encoder, self._decoder = VaeState(), VaeState()
+        self._waiting: deque[Frames] = deque()
+        """Frames pushed, not yet encoded; fewer than a slice between calls."""
+        self._sources: deque[Frames] = deque()
+        """Frames encoded, not yet decoded; at most a window."""
+        self._decoded = 0
+        """Latents decoded."""
+
+    def push(self, frames: Frames) -> Iterator[Frames]:
+        self._waiting.extend(np.array(frames))
+        while len(self._waiting) >= (needed := self._slice_frames()):
+            self._encode([self._waiting.popleft() for _ in range(needed)])
+            if not self._windows.room:
+                yield from self._decode_all(self._denoise())
+
+    def finish(self) -> Iterator[Frames]:
+        padding = 0
+        if self._waiting:
+            padding = self._complete_latent()
+            self._encode([self._waiting.popleft() for _ in range(len(self._waiting))])
+        last = self._denoise() if self._windows.pending else None
+        final = [latents for latents in (last, self._windows.rest()) if latents is not None]
+        if final:
+            yield from self._decode_all(torch.cat(final), padding)
 
     def _slice_frames(self) -> int:
         """Frames that the next slice of latents codes; a slice ends with the window at the latest."""
-        latents = min(self._slice_latents, self._window_latents - self._next_latent % self._window_latents)
-        return self._coded_frames(self._next_latent, latents)
+        return self._coded_frames(self._windows.count, min(self._slice_latents, self._windows.room))
 
     def _coded_frames(self, first_latent: int, latents: int) -> int:
         factor = self._model.spec.vae.temporal_factor
@@ -146,54 +194,37 @@ class SpanRestorer:
     def _complete_latent(self) -> int:
         """Repeat the last frame until the frames waiting fill whole latents; how often it was repeated."""
         factor = self._model.spec.vae.temporal_factor
-        padding = -(len(self._waiting) - (1 if self._next_latent == 0 else 0)) % factor
+        padding = -(len(self._waiting) - (1 if self._windows.count == 0 else 0)) % factor
         self._waiting.extend([self._waiting[-1]] * padding)
         return padding
 
-    def _encode(self, frames: list[Frames], padding: int = 0) -> Iterator[Frames]:
+    def _encode(self, frames: list[Frames]) -> None:
         self._checkpoint()
         with self._stage("prepare", len(frames)):
             prepared = pad_to_multiple(self._prepare(frames), self._model.spec.size_multiple).to(self._model.dtype)
         with self._stage("vae_encode", len(frames)):
-            latents = self._model.vae.encode(prepared, self._encoder)
-        self._window.append(latents)
+            self._windows.add(self._model.vae.encode(prepared, self._encoder))
         self._sources.extend(frames)
-        self._next_latent += len(latents)
-        if self._next_latent % self._window_latents == 0:
-            yield from self._restore_window(padding)
 
     def _prepare(self, frames: list[Frames]) -> Tensor:
         """(T, 3, height, width) in [-1, 1]."""
         unit = to_unit(np.stack(frames), self._model.device)
         return normalise(resize(unit, self._settings.height, self._settings.width))
 
-    def _restore_window(self, padding: int) -> Iterator[Frames]:
-        """Denoise and decode the window; the last ``padding`` frames are not given back."""
-        low_quality = torch.cat(self._window)
-        self._window.clear()
-        first = self._next_latent - len(low_quality)
-        with self._stage("dit", len(self._sources)):
-            restored = self._denoise(low_quality, first)
-        downloads: deque[_Download] = deque()
-        for start in range(0, len(restored), self._slice_latents):
-            latents = restored[start : start + self._slice_latents]
-            count = self._coded_frames(first + start, len(latents))
-            last = start + len(latents) == len(restored)
-            downloads.append(self._decode(latents, count, count - padding if last else count))
-            # A GPU works on the next slice while the frames of this one are fetched and used.
-            while len(downloads) > self._stages.ahead:
-                yield self._fetch(downloads.popleft())
-        self._stages.report()
-        while downloads:
-            yield self._fetch(downloads.popleft())
-
-    def _denoise(self, low_quality: Tensor, first_latent: int) -> Tensor:
-        """(L, h, w, C) scaled latents to the same, restored."""
+    def _denoise(self) -> Tensor:
+        """Restore the window that is full; the latents that are final now, (L, h, w, C)."""
         self._checkpoint()
+        new = self._windows.pending
+        first, low_quality = self._windows.take()
+        with self._stage("dit", self._coded_frames(self._windows.count - new, new)):
+            return self._windows.join(first, self._restored(low_quality, first))
+
+    def _restored(self, low_quality: Tensor, first_latent: int) -> Tensor:
+        """(L, h, w, C) scaled latents to the same, restored."""
         model, factor = self._model, self._model.spec.vae.temporal_factor
-        shape = (low_quality.shape[1], low_quality.shape[2], low_quality.shape[3])
-        indices = [self._settings.first_frame + (first_latent + i) * factor for i in range(len(low_quality))]
-        noise = torch.stack([latent_noise(self._settings.seed, index, shape) for index in indices]).to(model.device)
+        # A latent has the noise of the last frame that it codes, whichever window it is in.
+        indices = [self._first_frame + (first_latent + i) * factor for i in range(len(low_quality))]
+        noise = noise_of(self._settings.noise, self._settings.seed, indices, low_quality.shape[1:]).to(model.device)
         conditioned = condition(low_quality)
 
         def velocity_at(x: Tensor, t: float) -> Tensor:
@@ -203,7 +234,23 @@ class SpanRestorer:
 
         return sample(velocity_at, noise)
 
-    def _decode(self, latents: Tensor, count: int, wanted: int) -> "_Download":
+    def _decode_all(self, latents: Tensor, padding: int = 0) -> Iterator[Frames]:
+        """Decode final latents, (L, h, w, C); the last ``padding`` frames are not given back."""
+        downloads: deque[Download] = deque()
+        for start in range(0, len(latents), self._slice_latents):
+            piece = latents[start : start + self._slice_latents]
+            count = self._coded_frames(self._decoded, len(piece))
+            self._decoded += len(piece)
+            last = self._decoded == self._windows.count
+            downloads.append(self._decode(piece, count, count - padding if last else count))
+            # A GPU works on the next slice while the frames of this one are fetched and used.
+            while len(downloads) > self._stages.ahead:
+                yield self._fetch(downloads.popleft())
+        self._stages.report()
+        while downloads:
+            yield self._fetch(downloads.popleft())
+
+    def _decode(self, latents: Tensor, count: int, wanted: int) -> Download:
         """``count`` frames, of which the first ``wanted`` are given back."""
         self._checkpoint()
         sources = [self._sources.popleft() for _ in range(count)]
@@ -212,13 +259,13 @@ class SpanRestorer:
         with self._stage("colour", count):
             return self._finish_colours(crop(decoded, self._settings.height, self._settings.width)[:wanted], sources[:wanted])
 
-    def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> "_Download":
+    def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> Download:
         finite = decoded.sum(dtype=torch.float32).isfinite()
         if self._settings.colour == "wavelet":
             decoded = transfer_wavelet(decoded, self._prepare(sources))
-        return _Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
+        return Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
 
-    def _fetch(self, download: "_Download") -> Frames:
+    def _fetch(self, download: Download) -> Frames:
         finite, frames = download.wait()
         if not finite:
             raise ModelBroken(f"model {self._model.spec.name} gave pixels that are not numbers")
@@ -232,81 +279,6 @@ class SpanRestorer:
         except torch.OutOfMemoryError as error:
             size = f"{self._settings.width}x{self._settings.height}"
             raise GpuOutOfMemory(f"stage {name} of {frames} frames at {size} needs more memory than is free") from error
-
-
-class _Stages:
-    """Times stages where they end when the host is done with them."""
-
-    ahead = 0
-    """Slices that the host may be ahead of what is finished."""
-
-    def __init__(self, on_stage: OnStage) -> None:
-        self._on_stage = on_stage
-
-    @contextmanager
-    def time(self, name: str, frames: int) -> Iterator[None]:
-        """Report the stage inside when it has ended, unless it failed."""
-        start = time.perf_counter()
-        yield
-        self._on_stage(name, time.perf_counter() - start, frames)
-
-    def report(self) -> None:
-        """Wait for what runs and report it."""
-
-
-class _GpuStages(_Stages):
-    """Times stages by events in the GPU's stream, so that the host can prepare what comes next."""
-
-    ahead = 1
-
-    def __init__(self, on_stage: OnStage) -> None:
-        super().__init__(on_stage)
-        self._running: deque[tuple[str, int, torch.cuda.Event, torch.cuda.Event]] = deque()
-
-    @contextmanager
-    def time(self, name: str, frames: int) -> Iterator[None]:
-        """As above; but the host runs ahead by a slice at most, so that work can still be stopped between slices."""
-        start, end = _event(), _event()
-        start.record()
-        yield
-        end.record()
-        self._running.append((name, frames, start, end))
-        self._report_all_but(2)
-
-    def report(self) -> None:
-        self._report_all_but(0)
-
-    def _report_all_but(self, count: int) -> None:
-        while len(self._running) > count:
-            name, frames, start, end = self._running.popleft()
-            end.synchronize()
-            self._on_stage(name, start.elapsed_time(end) / 1e3, frames)
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
-def _stages(device: torch.device, on_stage: OnStage) -> _Stages:
-    return _GpuStages(on_stage) if device.type == "cuda" else _Stages(on_stage)
-
-
-class _Download:
-    """Finished frames on their way to the host, and whether they are numbers."""
-
-    def __init__(self, frames: Tensor, finite: Tensor) -> None:
-        self._frames = frames.to("cpu", non_blocking=True)
-        self._finite = finite.to("cpu", non_blocking=True)
-        self._arrived: torch.cuda.Event | None = None
-        if frames.is_cuda:
-            self._arrived = _event()
-            self._arrived.record()
-
-    def wait(self) -> tuple[bool, Frames]:
-        """Whether all are finite, and the frames."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return bool(self._finite), self._frames.numpy()
 
 
 def self_test(model: Model, *, frames: int = 5, side: int = 64) -> float:

@@ -172,8 +172,9 @@ class _Restoring:
     def _restore(self, part: Part) -> None:
         order = self._order
         settings = RestoreSettings(
-            width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, colour=order.colour,
-            window_latents=order.window_latents, overlap_latents=order.overlap_latents, bit_depth=order.bit_depth,
+            width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, cuts=tuple(order.cuts),
+            colour=order.colour, window_latents=order.window_latents, overlap_latents=order.overlap_latents,
+            bit_depth=order.bit_depth,
         )  # fmt: skip
         restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint)
         for frames in part.frames():

@@ -18,6 +18,10 @@ def test_progress_says_what_is_known():
     assert progress_words(progress) == "12/25 frames, 0.9 a second, 0:14 left"
 
 
+def test_looking_for_cuts_says_how_much_is_done():
+    assert progress_words(pb.Progress(stage="cuts", stage_fraction=0.421)) == "42 %"
+
+
 def test_every_state_has_a_word():
     words = {state_words(state) for state in pb.JobState.values()}
     assert len(words) == len(pb.JobState.values())

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -35,6 +36,47 @@ def test_spans_start_at_cuts_and_need_no_context_there():
     assert [(s.first, s.end, s.context) for s in spans] == [(0, 25, 0), (25, 50, 8), (50, 75, 0), (75, 100, 8)]
 
 
+def _layout(cuts: list[int], **changes: int) -> list[tuple[int, int, int, tuple[int, ...]]]:
+    spans = lay_out_spans(0, 100, **({"span_frames": 30, "segment_frames": 8} | changes), cuts=cuts)
+    return [(s.first, s.end, s.context, s.cuts) for s in spans]
+
+
+def test_short_shots_share_a_span_and_are_restored_apart_in_it():
+    assert _layout([3, 6, 12, 30, 33, 60]) == [
+        (0, 12, 0, (3, 6)),
+        (12, 30, 0, ()),
+        (30, 60, 0, (33,)),
+        (60, 80, 0, ()),
+        (80, 100, 0, ()),
+    ]
+
+
+def test_shots_of_a_single_frame_make_no_more_spans_than_segments():
+    spans = lay_out_spans(0, 1000, span_frames=480, segment_frames=48, cuts=range(1000))
+    assert all(s.frames >= 48 for s in spans[:-1])
+    assert [c for s in spans for c in (s.first, *s.cuts)] == list(range(1000))
+
+
+def test_a_span_that_shots_share_is_not_too_long():
+    assert _layout([7, 40, 50], span_frames=35)[:3] == [(0, 7, 0, ()), (7, 40, 0, ()), (40, 50, 0, ())]
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("context", [0, 8])
+def test_a_divided_shot_keeps_the_latents_that_its_first_frame_began(start: int, context: int):
+    spans = lay_out_spans(
+        start, start + 101, span_frames=30, segment_frames=8, cuts=[start + 10], context_frames=context, latent_frames=4
+    )
+    shot = [s for s in spans if s.first >= start + 10]
+    assert len(shot) == 4
+    assert all((s.first - s.context - start - 10) % 4 == 0 and s.frames <= 30 for s in shot)
+    assert [s.context for s in shot] == [0, context, context, context]
+
+
+def test_cuts_given_twice_in_any_order_or_outside_change_nothing():
+    assert _layout([50, 3, 3, 12]) == _layout([-4, 0, 3, 12, 50, 100, 400])
+
+
 def test_a_stretch_is_divided_evenly_so_that_no_span_is_tiny():
     assert [s.frames for s in lay_out_spans(0, 481, span_frames=480, segment_frames=48)] == [240, 241]
 
@@ -49,6 +91,19 @@ def test_an_impossible_layout_is_refused(wrong: dict[str, int]):
 
 def test_a_plan_survives_being_stored():
     assert plan_from_json(plan_to_json(_plan())) == _plan()
+
+
+def test_a_plan_that_an_earlier_release_wrote_is_read():
+    record = json.loads(plan_to_json(_plan()))
+    for span in record["spans"]:
+        assert span.pop("cuts") == []
+    assert plan_from_json(json.dumps(record).encode()) == _plan()
+
+
+def test_a_plan_with_cuts_survives_being_stored():
+    spans = lay_out_spans(3, 103, span_frames=40, segment_frames=16, cuts=[7, 30])
+    assert spans[0].cuts == (7,)
+    assert plan_from_json(plan_to_json(_plan(spans=spans))) == _plan(spans=spans)
 
 
 def test_a_plan_of_another_schema_is_refused():
@@ -66,6 +121,7 @@ def test_the_span_key_changes_with_everything_that_decides_pixels_and_with_nothi
         _plan(restore=dataclasses.replace(RESTORE, seed=2)).span_key(span),
         _plan(restore=dataclasses.replace(RESTORE, fingerprint="g")).span_key(span),
         plan.span_key(dataclasses.replace(span, context=1)),
+        plan.span_key(dataclasses.replace(span, cuts=(5,))),
         plan.span_key(dataclasses.replace(span, segments=(Segment(first=span.first, end=span.end),))),
         plan.span_key(plan.spans[1]),
     ]

@@ -66,10 +66,11 @@ def test_a_job_that_failed_says_why_with_the_canonical_code():
 
 
 def test_a_running_job_shows_what_is_being_done():
-    progress = Progress(stage="dit", frames_done=5, time_left_s=1.5, stage_seconds={"dit": 2.0})
+    progress = Progress(stage="dit", stage_fraction=0.5, frames_done=5, time_left_s=1.5, stage_seconds={"dit": 2.0})
     message = codec.encode_job(joining(), progress).progress
     assert (message.stage, message.frames_done, message.frames_total, message.time_left.nanos) == ("dit", 5, 24, 500_000_000)
     assert dict(message.stage_seconds) == {"dit": 2.0}
+    assert message.stage_fraction == 0.5
 
 
 def test_a_lost_worker_is_shown_with_what_it_last_said():

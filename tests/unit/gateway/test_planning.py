@@ -105,6 +105,25 @@ def test_frames_without_time_stamps_are_cut_at_keyframes():
     assert all(s.first % 10 == 0 and s.context == 0 for s in plan.spans[1:])
 
 
+def test_cuts_begin_spans_and_other_borders_get_context():
+    offer = replace(OFFER, model=replace(OFFER.model, context_frames=8))
+    cuts = (5, 13, 60, 63, 90, 241)
+    plan, summary = make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts)
+    assert [(s.first, s.context, s.cuts) for s in plan.spans] == [
+        (13, 0, ()), (60, 0, (63,)), (90, 0, ()), (166, 8, ())
+    ]  # fmt: skip
+    assert make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, offer, LIMITS, cuts) == (plan, summary)
+    fast = replace(offer, megapixels_per_second=100 * 640 * 360 / 1e6)
+    predicted_s = make_plan(request(frames=(13, 240)), info(), index(250), "cd" * 32, fast, LIMITS, cuts)[1].predicted_s
+    assert predicted_s == pytest.approx((227 + 8) / 100 / fast.workers)
+
+
+def test_frames_without_time_stamps_are_cut_at_keyframes_that_are_cuts():
+    counted = index(250, by_order=True)
+    plan, _ = make_plan(request(frames=(13, 240)), info(), counted, "cd" * 32, OFFER, LIMITS, cuts=(20, 40, 45))
+    assert [(s.first, s.context, s.cuts) for s in plan.spans] == [(13, 3, (20,)), (40, 0, (45,)), (140, 0, ())]
+
+
 def test_deep_colour_stays_deep():
     plan, summary = make_plan(request(), info(bits=10), index(), "cd" * 32, OFFER, LIMITS)
     assert plan.restore.output_pixel_format == "yuv420p10le"

@@ -53,7 +53,7 @@ async def order_of(group: Group, path: Path) -> AsyncIterator[tuple[Order, Chann
         listener.setblocking(False)
         order = await group.begin(
             RestoreOrder(
-                number=group.next_number(), path=str(path), width=2, height=2, seed=0, first_frame=0, colour="none",
+                number=group.next_number(), path=str(path), width=2, height=2, seed=0, first_frame=0, cuts=(), colour="none",
                 window_latents=0, overlap_latents=0, bit_depth=8,
             )
         )  # fmt: skip

@@ -27,6 +27,7 @@ TASK = SpanTask(
 
 def test_a_task_that_fits_is_taken():
     check_task(TASK, MODEL, "print")
+    check_task(replace(TASK, cuts=(5, 8), plan=replace(PLAN, overlap_latents=8)), MODEL, "print")
     check_task(replace(TASK, plan=replace(PLAN, window_latents=0, output_pixel_format="yuv420p10le")), MODEL, "print")
 
 
@@ -38,7 +39,8 @@ def test_a_task_that_fits_is_taken():
         ("plan.dtype", {"dtype": "bfloat16"}),
         ("plan.noise", {"noise": "another"}),
         ("plan.tile_size", {"tile_size": 512}),
-        ("plan.tile_size", {"overlap_latents": 1}),
+        ("plan.overlap_latents", {"window_latents": 8, "overlap_latents": 5}),
+        ("plan.overlap_latents", {"overlap_latents": -1}),
         ("plan.window_latents", {"window_latents": 17}),
         ("plan.window_latents", {"window_latents": -1}),
         ("plan.width", {"width": 63}),
@@ -69,6 +71,9 @@ def test_a_plan_that_nobody_here_can_follow_is_refused(field: str, changes: dict
         ("context_frames", {"context_frames": 5}),
         ("context_frames", {"context_frames": -1}),
         ("context_frames", {"first_index": -1}),
+        ("cuts", {"cuts": (4,)}),
+        ("cuts", {"cuts": (9,)}),
+        ("cuts", {"cuts": (6, 6)}),
         ("segments", {"segments": ()}),
         ("segments", {"segments": (Segment(first=5, end=8),)}),
         ("segments", {"segments": (Segment(first=5, end=7), Segment(first=8, end=9))}),

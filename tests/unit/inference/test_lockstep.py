@@ -17,7 +17,8 @@ from services.inference.lockstep import FramesLost, Part, Peer, leading
 from services.inference.messages import RestoreOrder
 
 ORDER = RestoreOrder(
-    number=7, path="", width=2, height=2, seed=0, first_frame=0, colour="none", window_latents=0, overlap_latents=0, bit_depth=8
+    number=7, path="", width=2, height=2, seed=0, first_frame=0, cuts=(), colour="none", window_latents=0, overlap_latents=0,
+    bit_depth=8,
 )  # fmt: skip
 
 

@@ -117,6 +117,8 @@ def test_a_model_is_described_by_its_spec_and_by_what_was_loaded():
     model = describe("seedvr2-3b", ready)
     assert (model.title, model.dtype, model.parameters, model.hash) == ("SeedVR2 3B", "float32", 12, model_hash({"a": "1"}))
     assert (model.size_multiple, model.temporal_factor, model.colours[0]) == (16, 4, "wavelet")
+    assert (model.window_latents, model.overlap_latents) == (21, 2)
+    assert model.context_frames % model.temporal_factor == 0 < model.context_frames
     assert describe("nano", ready).size_multiple == 8
     assert describe("seedvr2-7b-sharp", ready).title == "SeedVR2 7B sharp"
 

@@ -47,6 +47,13 @@ def test_a_job_that_waits_says_for_what() -> None:
     assert progress_words(job) == "Waiting for a worker"
 
 
+def test_a_job_that_looks_for_cuts_says_how_much_is_done() -> None:
+    job = pb.Job(state=pb.JOB_STATE_PLANNING, progress=pb.Progress(stage="cuts"))
+    assert progress_words(job) == "Looking for cuts"
+    job.progress.stage_fraction = 0.421
+    assert progress_words(job) == "Looking for cuts, 42 %"
+
+
 def test_a_finished_job_says_how_long_it_took() -> None:
     result = pb.Result(frames=49, elapsed=duration_pb2.Duration(seconds=75))
     assert progress_words(pb.Job(state=pb.JOB_STATE_SUCCEEDED, result=result)) == "49 frames restored in 1 min 15 s"

@@ -5,7 +5,7 @@ model predicts the velocity x_T - x_0.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,9 @@ from services.common.errors import InvalidOption
 
 TIMESTEPS = 1000.0
 """T, the time of pure noise."""
+
+NOISES = ("per-latent-sha256-v1", "one-sha256-v1")
+"""Ways to draw noise: a draw for each latent, by the source index of its last frame; or one draw for all of them."""
 
 VelocityAt = Callable[[Tensor, float], Tensor]
 """Latent and time to velocity."""
@@ -63,6 +66,13 @@ def latent_noise(seed: int, source_index: int, shape: tuple[int, int, int]) -> T
     digest = hashlib.sha256(f"{seed}:{source_index}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
     return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def noise_of(way: str, seed: int, source_indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The noise of consecutive latents, (L, h, w, C) fp32 on the CPU; ``way`` is one of :data:`NOISES`, ``shape`` (h, w, C)."""
+    height, width, channels = shape
+    indices = source_indices if way == NOISES[0] else [0] * len(source_indices)
+    return torch.stack([latent_noise(seed, index, (height, width, channels)) for index in indices])
 
 
 def trailing_timesteps(steps: int, shift: float = 1.0) -> list[float]:

@@ -134,6 +134,12 @@ class ModelSpec:
     window_latents: int
     """Latents that the transformer takes at a time unless a plan says otherwise."""
 
+    overlap_latents: int
+    """Latents that consecutive windows share unless a plan says otherwise."""
+
+    context_frames: int
+    """Frames that warm the state up where a span begins without a cut; a multiple of the temporal factor."""
+
     slice_latents: int
     """Latents that the autoencoder takes at a time; changes speed and memory only."""
 
@@ -197,6 +203,8 @@ SPECS = {
             ),
             text_tokens=8,
             window_latents=8,
+            overlap_latents=0,
+            context_frames=4,
             slice_latents=2,
         ),
         ModelSpec(
@@ -215,10 +223,21 @@ SPECS = {
             vae=_SEEDVR2_VAE,
             text_tokens=58,
             window_latents=21,
+            overlap_latents=2,
+            context_frames=24,
             slice_latents=1,
         ),
         *(
-            ModelSpec(name=name, dit=_SEEDVR2_7B, vae=_SEEDVR2_VAE, text_tokens=58, window_latents=21, slice_latents=1)
+            ModelSpec(
+                name=name,
+                dit=_SEEDVR2_7B,
+                vae=_SEEDVR2_VAE,
+                text_tokens=58,
+                window_latents=21,
+                overlap_latents=2,
+                context_frames=24,
+                slice_latents=1,
+            )
             for name in ("seedvr2-7b", "seedvr2-7b-sharp")
         ),
     )

@@ -45,6 +45,7 @@ TASK = SpanTask(
     ),
     stall_timeout_s=1.5,
     preview=True,
+    cuts=(41, 42),
 )  # fmt: skip
 
 

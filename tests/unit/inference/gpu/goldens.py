@@ -113,7 +113,9 @@ def random_model(*, temporal_factor: int) -> Model:
             causal_first_conv=False, mid_attention=True, scaling_factor=0.9152,
         ),
         text_tokens=3,
-        window_latents=3,
+        window_latents=4,
+        overlap_latents=1,
+        context_frames=temporal_factor,
         slice_latents=2,
     )  # fmt: skip
     torch.manual_seed(temporal_factor)

@@ -1,4 +1,5 @@
 import gc
+import itertools
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import torch
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, JobCancelled, ModelBroken
 from services.inference.gpu.model.colour import transfer_wavelet
 from services.inference.gpu.model.frames import Frames, normalise, pad_to_multiple, quantise, repeat_last, resize, to_unit
-from services.inference.gpu.model.sampler import condition, latent_noise
+from services.inference.gpu.model.sampler import NOISES, condition, latent_noise
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
 from services.inference.gpu.pipeline import STAGES, RestoreSettings, SpanRestorer, self_test
@@ -84,7 +85,7 @@ def test_where_pushes_are_cut_changes_no_byte(temporal_factor: int, step: int) -
     assert np.array_equal(_restore(model, clip, step=step), _in_one_push(temporal_factor, 23))
 
 
-@pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 8), (4, 9), (4, 22)])
+@pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 1), (1, 4), (1, 8), (4, 2), (4, 13), (4, 22), (4, 30)])
 @pytest.mark.parametrize("colour", ["wavelet", "none"])
 def test_the_stages_are_the_documented_ones(temporal_factor: int, frames: int, colour: str) -> None:
     model, clip, settings = _model(temporal_factor), _clip(frames), _settings(colour=colour)
@@ -94,16 +95,38 @@ def test_the_stages_are_the_documented_ones(temporal_factor: int, frames: int, c
 
 def _by_the_book(model: Model, clip: Frames, settings: RestoreSettings) -> Frames:
     """The whole span at once: one pass of the encoder, one of the decoder, a window after the other between them."""
-    factor, window = model.spec.vae.temporal_factor, model.spec.window_latents
+    factor = model.spec.vae.temporal_factor
     source = normalise(resize(to_unit(clip, CPU), settings.height, settings.width))
     padded = pad_to_multiple(source, model.spec.size_multiple)[repeat_last(len(clip), factor)]
     low_quality = model.vae.encode(padded, VaeState())
     shape = (low_quality.shape[1], low_quality.shape[2], low_quality.shape[3])
     noise = torch.stack([latent_noise(settings.seed, settings.first_frame + i * factor, shape) for i in range(len(low_quality))])
     inputs = torch.cat([noise, condition(low_quality)], dim=-1)
-    velocity = torch.cat([model.dit(part, model.text, torch.tensor(1000.0)) for part in inputs.split(window)])
-    decoded = model.vae.decode(noise - velocity, VaeState())[: len(clip), :, : settings.height, : settings.width]
+    windows = [
+        (first, stop, model.dit(inputs[first:stop], model.text, torch.tensor(1000.0))) for first, stop in _cover(model, inputs)
+    ]
+    decoded = model.vae.decode(_stitched(noise, windows), VaeState())[: len(clip), :, : settings.height, : settings.width]
     return quantise(transfer_wavelet(decoded, source) if settings.colour == "wavelet" else decoded, settings.bit_depth)
+
+
+def _cover(model: Model, inputs: torch.Tensor) -> list[tuple[int, int]]:
+    """Full windows, each sharing latents with the one before; the last one ends with the stream."""
+    count, length = len(inputs), model.spec.window_latents
+    starts = range(0, max(1, count - model.spec.overlap_latents), length - model.spec.overlap_latents)
+    return [(max(0, min(start, count - length)), min(start + length, count)) for start in starts]
+
+
+def _stitched(noise: torch.Tensor, windows: list[tuple[int, int, torch.Tensor]]) -> torch.Tensor:
+    """Half of each window where two windows meet: the model shares one latent."""
+    clean = torch.zeros_like(noise)
+    end = 0
+    for first, stop, velocity in windows:
+        restored = noise[first:stop] - velocity
+        if end:
+            clean[end - 1] = (clean[end - 1] + restored[end - 1 - first]) / 2
+        clean[end:stop] = restored[end - first :]
+        end = stop
+    return clean
 
 
 @pytest.mark.parametrize("temporal_factor", [1, 4])
@@ -113,9 +136,18 @@ def test_slices_change_rounding_only(temporal_factor: int) -> None:
     assert all(_close(_restore(model, clip, _settings(slice_latents=count)), expected) for count in (2, 3, 7))
 
 
-@pytest.mark.parametrize("changes", [{"seed": 8}, {"first_frame": 101}, {"window_latents": 2}])
-def test_seed_position_and_window_decide_the_result(changes: dict[str, int]) -> None:
-    model, clip = _model(4), _clip(12)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 8},
+        {"first_frame": 101},
+        {"window_latents": 2},
+        {"window_latents": 4, "overlap_latents": 2},
+        {"noise": NOISES[1]},
+    ],
+)
+def test_seed_position_noise_and_window_decide_the_result(changes: dict[str, object]) -> None:
+    model, clip = _model(4), _clip(18)
     expected = _restore(model, clip)
     assert np.array_equal(_restore(model, clip), expected)
     assert not np.array_equal(_restore(model, clip, _settings(**changes)), expected)
@@ -156,6 +188,42 @@ def _held_bytes() -> int:
     tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor) and x.layout is torch.strided]
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in tensors}
     return tracemalloc.get_traced_memory()[0] + sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+@pytest.mark.parametrize("cuts", [(104,), (101, 102, 117), (100, 109, 120)])
+@pytest.mark.parametrize("step", [1, 5, 1000])
+def test_a_shot_is_restored_as_if_it_stood_alone(temporal_factor: int, cuts: tuple[int, ...], step: int) -> None:
+    model, clip = _model(temporal_factor), _clip(22)
+    shots = itertools.pairwise(sorted({100, *cuts, 122}))
+    alone = [_restore(model, clip[first - 100 : stop - 100], _settings(first_frame=first)) for first, stop in shots]
+    assert np.array_equal(_restore(model, clip, _settings(cuts=cuts), step), np.concatenate(alone))
+
+
+def test_a_cut_changes_the_frames_after_it_only() -> None:
+    model, clip = _model(4), _clip(22)
+    before, after = (_restore(model, clip, _settings(cuts=cuts)) for cuts in ((), (109,)))
+    assert not np.array_equal(before[9:], after[9:])
+    assert np.array_equal(after[:9], _restore(model, clip[:9]))
+
+
+def _distance_after_a_border(model: Model, border: int, context: int) -> float:
+    """Levels, over the first frames of a span that begins there, from the same frames of a span that goes on."""
+    clip, first = _clip(40), border - context
+    begun = _restore(model, clip[first:], _settings(first_frame=100 + first))[context : context + 8]
+    return float(np.abs(begun.astype(int) - _in_one_push(model.spec.vae.temporal_factor, 40)[border : border + 8]).mean())
+
+
+@pytest.mark.parametrize(("temporal_factor", "border"), [(1, 21), (4, 20)])
+def test_context_brings_a_span_near_to_one_that_goes_on(temporal_factor: int, border: int) -> None:
+    cold, warm = (_distance_after_a_border(_model(temporal_factor), border, context) for context in (0, 8))
+    assert warm < cold / 3
+
+
+@pytest.mark.parametrize(("border", "context"), [(20, 6), (21, 8)])
+def test_context_is_of_no_use_where_latents_lose_their_phase(border: int, context: int) -> None:
+    cold, aligned, shifted = (_distance_after_a_border(_model(4), b, c) for b, c in ((20, 0), (20, 8), (border, context)))
+    assert aligned < cold < shifted
 
 
 def test_two_spans_take_turns_on_one_model() -> None:
@@ -226,6 +294,9 @@ def test_every_stage_reports_its_frames_and_time() -> None:
     ("changes", "field"),
     [
         ({"overlap_latents": 2}, "overlap_latents"),
+        ({"overlap_latents": 2, "window_latents": 3}, "overlap_latents"),
+        ({"overlap_latents": -1, "window_latents": 3}, "overlap_latents"),
+        ({"noise": "white"}, "noise"),
         ({"colour": "lab"}, "colour"),
         ({"bit_depth": 10}, "bit_depth"),
         ({"width": 0}, "width"),

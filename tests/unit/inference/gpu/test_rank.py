@@ -46,8 +46,8 @@ class RankProcess:
             listener.bind(str(self._path))
             listener.listen(1)
             order = RestoreOrder(
-                number=self._numbers, path=path or str(self._path), width=48, height=32, seed=7, first_frame=3, colour="wavelet",
-                window_latents=8, overlap_latents=0, bit_depth=bit_depth,
+                number=self._numbers, path=path or str(self._path), width=48, height=32, seed=7, first_frame=3, cuts=(),
+                colour="wavelet", window_latents=8, overlap_latents=0, bit_depth=bit_depth,
             )  # fmt: skip
             self.control.send("restore", **asdict(order))
             return None if path else Channel(listener.accept()[0])

@@ -5,12 +5,14 @@ import torch
 
 from services.common.errors import InvalidOption
 from services.inference.gpu.model.sampler import (
+    NOISES,
     Guidance,
     condition,
     euler_step,
     guide,
     latent_noise,
     noise_low_quality,
+    noise_of,
     predict_ends,
     resolution_shift,
     sample,
@@ -130,6 +132,20 @@ def test_noise_depends_on_seed_and_source_index_alone() -> None:
 def test_noise_does_not_change_between_releases() -> None:
     # A job that is taken up again by a later release must go on with the same noise.
     assert latent_noise(666, 0, (2, 2, 4)).flatten()[:4].tolist() == pytest.approx(PINNED, abs=1e-6)
+
+
+def test_a_latent_has_the_same_noise_in_every_window() -> None:
+    both = [noise_of(NOISES[0], 666, indices, (4, 6, 3)) for indices in ((0, 4, 8), (8, 12))]
+    assert both[0].shape == (3, 4, 6, 3)
+    assert both[0][2].equal(both[1][0])
+    assert both[0][0].equal(latent_noise(666, 0, (4, 6, 3)))
+    assert not both[0][0].equal(both[0][1])
+
+
+def test_one_draw_can_serve_all_latents() -> None:
+    noise = noise_of(NOISES[1], 666, (3, 40), (4, 6, 3))
+    assert noise[0].equal(noise[1])
+    assert not noise[0].equal(noise_of(NOISES[1], 667, (3,), (4, 6, 3))[0])
 
 
 def test_noise_is_standard_normal() -> None:
