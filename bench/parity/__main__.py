@@ -1,7 +1,7 @@
 """``python -m bench.parity DIR…``: compute what the reference computed and say how far apart it is.
 
 Each folder of goldens is known by its files. The exit status is 0 where everything is within tolerance, 1 where something isn't
-or a folder is unknown.
+or a folder is unknown. ``--device cuda`` compares a GPU instead, in fp32 and in bf16, on both paths: transformer and autoencoder.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from bench.parity import dit, nano, pipeline, vae
+from bench.parity import device, dit, nano, pipeline, vae
 from bench.parity.measure import Folder, Row
 from bench.table import print_table
 
@@ -24,16 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Go through all folders, then say what failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.parity", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a folder of goldens, such as tests/goldens/dit")
-    failures = []
+    parser.add_argument("--device", help="cuda: compare what this device computes; by default all that the CPU does")
+    chosen, failures = parser.parse_args(arguments), []
     with torch.inference_mode():
-        for path in parser.parse_args(arguments).folders:
-            failures += check(path)
+        for path in chosen.folders:
+            failures += check(path, chosen.device and torch.device(chosen.device))
     print("\n" + ("\n".join(f"FAILED: {failure}" for failure in failures) if failures else "All within tolerance."))
     return 1 if failures else 0
 
 
-def check(path: Path) -> list[str]:
-    """Print a folder's table; what failed, in words."""
+def check(path: Path, on: torch.device | None = None) -> list[str]:
+    """Print a folder's table; what failed, in words. ``on``: a device to compare, instead of everything on the CPU."""
     folder = Folder(path)
     module = next((module for module in MODULES if folder.has(module.MARK)), None)
     if module is None:
@@ -41,12 +42,12 @@ def check(path: Path) -> list[str]:
         return [f"{path} is no folder of goldens that this program knows ({known}): none of their files is in it."]
     rows, trouble = [], []
     try:
-        for row in module.rows(folder):
+        for row in module.rows(folder) if on is None else device.rows(folder, on):
             rows.append(row)
     except (OSError, SafetensorError, ValueError) as error:
         trouble = [f"{path}: the comparison ended after {len(rows)} cases, because a file is missing or broken: {error}"]
     print_table(str(path), _HEAD, [_cells(row) for row in rows])
-    for file, keys in folder.unused(module.WEIGHTS):
+    for file, keys in folder.unused(module.WEIGHTS) if on is None else ():
         print_left_out(file, keys, module.LEFT_OUT)
     return [f"{path}: {row.case}" for row in rows if not row.passed] + trouble
 

@@ -174,7 +174,8 @@ def _guided(golden: Any, key: str) -> Tensor:
     return guide(golden["cfg.pos"], golden["cfg.neg"], float(scale), float(rescale))
 
 
-def _clip(folder: Folder, case: str) -> Clip:
+def clip_of(folder: Folder, case: str) -> Clip:
+    """What a case gives the transformer."""
     inputs = folder.tensors("inputs")
     x = torch.cat([inputs[f"{case}.noise"], condition(inputs[f"{case}.lq"])], dim=-1)
     return Clip(x, inputs[f"{case}.txt"], inputs[f"{case}.timestep"][0])
@@ -232,7 +233,7 @@ class _Recorder:
 
 def _stages(folder: Folder, rules: str, case: str) -> Iterator[Row]:
     golden, recorder = folder.tensors(f"tiny_{rules}_{case}"), _Recorder(folder, rules)
-    velocity = recorder.dit(*_clip(folder, case))
+    velocity = recorder.dit(*clip_of(folder, case))
     stride = int(golden["token_stride"])
     pairs = []
     for name in golden:
@@ -245,7 +246,7 @@ def _stages(folder: Folder, rules: str, case: str) -> Iterator[Row]:
 
 def _pair(folder: Folder, rules: str) -> Iterator[Row]:
     golden, recorder = folder.tensors(f"tiny_{rules}_pair"), _Recorder(folder, rules)
-    velocities = recorder.dit.velocities([_clip(folder, "pair0"), _clip(folder, "pair1")])
+    velocities = recorder.dit.velocities([clip_of(folder, "pair0"), clip_of(folder, "pair1")])
     stride, pairs = int(golden["token_stride"]), []
     for name in golden:
         clip, _, stage = name.removeprefix("sample").partition(".")
@@ -271,6 +272,6 @@ def _pipelines(folder: Folder, rules: str) -> Iterator[Row]:
 
 
 def _half_precision(folder: Folder, rules: str) -> Row:
-    dit, clip = tiny_dit(rules, folder=folder.path).to(torch.bfloat16), _clip(folder, "image")
+    dit, clip = tiny_dit(rules, folder=folder.path).to(torch.bfloat16), clip_of(folder, "image")
     velocity = dit(clip.x.bfloat16(), clip.text.bfloat16(), clip.timestep)
     return compare(f"tiny {rules} image in bf16", [Pair(velocity, folder.tensors(f"tiny_{rules}_image")["v"])], _HALF)

@@ -81,3 +81,9 @@ def test_what_was_not_compared_is_listed_with_its_reason(folder: Path, capsys: p
     shown = capsys.readouterr().out
     assert "Not compared in later.safetensors: all of it (no rule for it)" in shown
     assert "Not compared in quantise.safetensors: port_u8 (the port cuts where" in shown
+
+
+def test_a_device_is_compared_in_fp32_and_bf16(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cpu", str(GOLDENS / "dit"), str(GOLDENS / "vae")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("| plain float32: ") == shown.count("| plain bfloat16: ") == 8

@@ -56,9 +56,9 @@ def tiny_dit(rules: str = "3b", kernels: Kernels = KERNELS, folder: Path = GOLDE
     return dit
 
 
-def tiny_vae(folder: Path = GOLDENS / "vae", mesh: Mesh | None = None) -> Vae:
+def tiny_vae(folder: Path = GOLDENS / "vae", mesh: Mesh | None = None, kernels: Kernels = KERNELS) -> Vae:
     """The small autoencoder that the goldens were made with."""
-    vae = Vae(TINY_VAE, KERNELS, mesh).requires_grad_(False)
+    vae = Vae(TINY_VAE, kernels, mesh).requires_grad_(False)
     vae.load_state_dict(tensors("tiny_vae", folder))
     return vae
 
