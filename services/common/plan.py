@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from services.common.colours import COLOURS
+
 SCHEMA_VERSION = 1
 
 
@@ -89,8 +91,8 @@ class RestorePlan:
     noise: str = "per-latent-sha256-v1"
     """How noise is drawn from the seed."""
 
-    colour: str = "wavelet"
-    """Colour transfer from the source: wavelet or none."""
+    colour: str = COLOURS[0]
+    """Colour transfer from the source; one of COLOURS."""
 
     window_latents: int = 0
     """Latents that the transformer takes at a time."""

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
+from services.common.colours import COLOURS
 from services.common.errors import InvalidOption, all_errors
 from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
@@ -16,16 +17,8 @@ from services.gateway.progress import Progress
 from services.gateway.results import Download
 from services.gateway.uploads import Upload
 
-_COLOURS: dict[int, str] = {
-    pb.COLOUR_MODE_UNSPECIFIED: "",
-    pb.COLOUR_MODE_WAVELET: "wavelet",
-    pb.COLOUR_MODE_NONE: "none",
-    pb.COLOUR_MODE_ADAIN: "adain",
-    pb.COLOUR_MODE_LAB: "lab",
-    pb.COLOUR_MODE_HSV: "hsv",
-    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "wavelet_adaptive",
-}
-_COLOUR_NUMBERS: dict[str, Any] = {name: number for number, name in _COLOURS.items() if name}
+_COLOUR_NUMBERS: dict[str, Any] = {name: pb.ColourMode.Value(f"COLOUR_MODE_{name.upper()}") for name in COLOURS}
+_COLOURS: dict[int, str] = {pb.COLOUR_MODE_UNSPECIFIED: ""} | {number: name for name, number in _COLOUR_NUMBERS.items()}
 _PRIORITIES: dict[int, bool] = {pb.PRIORITY_UNSPECIFIED: False, pb.PRIORITY_BATCH: False, pb.PRIORITY_PREVIEW: True}
 _NANO = 10**9
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from services.common.colours import COLOURS
 from services.common.errors import InvalidOption, InvalidVideo
 from services.common.fleet import WorkerModel
 from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
@@ -271,7 +272,7 @@ def _restore_plan(
 
 
 def _colour(request: JobRequest, model: WorkerModel) -> str:
-    offered = model.colours or ("wavelet",)
+    offered = model.colours or COLOURS[:1]
     if request.colour and request.colour not in offered:
         raise InvalidOption(
             f"The model {model.name} doesn't offer the colour mode {request.colour}; choose {' or '.join(offered)}.",

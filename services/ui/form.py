@@ -23,10 +23,10 @@ SIZES = {
 
 COLOURS = {
     pb.COLOUR_MODE_WAVELET: "Wavelet: the source's colours, recommended",
-    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "Wavelet, adaptive",
-    pb.COLOUR_MODE_ADAIN: "AdaIN: the source's mean and contrast",
-    pb.COLOUR_MODE_LAB: "Lab: histograms in Lab",
-    pb.COLOUR_MODE_HSV: "HSV: hue and saturation of the source",
+    pb.COLOUR_MODE_ADAIN: "AdaIN: the source's mean and contrast in each channel",
+    pb.COLOUR_MODE_LAB: "Lab: the source's mix of colours, and some of its light",
+    pb.COLOUR_MODE_HSV: "HSV: as strong colours as the source's, hue by hue",
+    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "Wavelet, adaptive: weaker where colours come out too strong",
     pb.COLOUR_MODE_NONE: "None: as the model paints it",
 }
 """Colour modes in the order in which the page offers them."""

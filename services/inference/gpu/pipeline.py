@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.common.colours import COLOURS
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, ModelBroken
-from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.colour.transfer import ColourTransfer
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
 from services.inference.gpu.model.vae import VaeState
@@ -27,7 +28,6 @@ from services.inference.gpu.stages import Download, OnStage, Stages, stages_on
 from services.inference.gpu.stitching import LatentWindows
 
 STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
-COLOURS = ("wavelet", "none")
 
 Checkpoint = Callable[[], None]
 """Called where work can stop: before each slice, each window and each transformer block. Raises to stop it."""
@@ -49,8 +49,8 @@ class RestoreSettings:
     first_frame: int
     """Source index of the first frame pushed; noise is drawn by source index."""
 
-    colour: str = "wavelet"
-    """Colour transfer from the source: wavelet or none."""
+    colour: str = COLOURS[0]
+    """Colour transfer from the source; one of COLOURS."""
 
     cuts: tuple[int, ...] = ()
     """Source indices, ascending, of frames that begin a shot: nothing before them is remembered."""
@@ -159,6 +159,7 @@ class _Shot:
         self._windows = LatentWindows(length, shared) if length else LatentWindows(spec.window_latents, spec.overlap_latents)
         self._slice_latents = settings.slice_latents or spec.slice_latents
         self._encoder, self._decoder = VaeState(), VaeState()
+        self._colour = ColourTransfer(settings.colour) if settings.colour != "none" else None
         self._waiting: deque[Frames] = deque()
         """Frames pushed, not yet encoded; fewer than a slice between calls."""
         self._sources: deque[Frames] = deque()
@@ -261,8 +262,8 @@ class _Shot:
 
     def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> Download:
         finite = decoded.sum(dtype=torch.float32).isfinite()
-        if self._settings.colour == "wavelet":
-            decoded = transfer_wavelet(decoded, self._prepare(sources))
+        if self._colour is not None:
+            decoded = self._colour(decoded, self._prepare(sources))
         return Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
 
     def _fetch(self, download: Download) -> Frames:

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
+from services.common import colours
 from services.common.errors import InvalidOption
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.form import Choices, is_preview, job_request, preview_request, whole_request
+from services.ui.form import COLOURS, Choices, is_preview, job_request, preview_request, whole_request
 
 
 def choices(**changed: Any) -> Choices:
@@ -17,6 +18,11 @@ def test_the_choices_become_a_request() -> None:
     assert request.model == "nano"
     assert request.target.scale == 2.0
     assert (request.seed, request.crf, request.colour) == (7, 18, pb.COLOUR_MODE_LAB)
+
+
+def test_every_colour_mode_has_words_the_default_first() -> None:
+    assert set(COLOURS) == set(pb.ColourMode.values()) - {pb.COLOUR_MODE_UNSPECIFIED}
+    assert next(iter(COLOURS)) == pb.ColourMode.Value(f"COLOUR_MODE_{colours.COLOURS[0].upper()}")
 
 
 def test_what_was_not_chosen_is_left_to_the_gateway() -> None:

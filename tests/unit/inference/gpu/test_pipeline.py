@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from services.common.colours import COLOURS
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, JobCancelled, ModelBroken
-from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.colour.wavelet import transfer_wavelet
 from services.inference.gpu.model.frames import Frames, normalise, pad_to_multiple, quantise, repeat_last, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, latent_noise
 from services.inference.gpu.model.vae import VaeState
@@ -83,6 +84,14 @@ def test_nothing_pushed_gives_nothing_back() -> None:
 def test_where_pushes_are_cut_changes_no_byte(temporal_factor: int, step: int) -> None:
     model, clip = _model(temporal_factor), _clip(23)
     assert np.array_equal(_restore(model, clip, step=step), _in_one_push(temporal_factor, 23))
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_where_pushes_are_cut_changes_no_byte_of_any_colour_mode(colour: str) -> None:
+    model, clip, settings = _model(4), _clip(14), _settings(colour=colour)
+    whole = _restore(model, clip, settings)
+    for step in (1, 5):
+        assert np.array_equal(_restore(model, clip, settings, step=step), whole)
 
 
 @pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 1), (1, 4), (1, 8), (4, 2), (4, 13), (4, 22), (4, 30)])
@@ -297,7 +306,7 @@ def test_every_stage_reports_its_frames_and_time() -> None:
         ({"overlap_latents": 2, "window_latents": 3}, "overlap_latents"),
         ({"overlap_latents": -1, "window_latents": 3}, "overlap_latents"),
         ({"noise": "white"}, "noise"),
-        ({"colour": "lab"}, "colour"),
+        ({"colour": "sepia"}, "colour"),
         ({"bit_depth": 10}, "bit_depth"),
         ({"width": 0}, "width"),
         ({"window_latents": -1}, "window_latents"),
