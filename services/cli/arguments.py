@@ -89,6 +89,11 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--size", type=_size, metavar="WxH", help="fit into this many pixels")
     parser.add_argument("--seed", type=_number(0, (1 << 64) - 1, "a seed"), metavar="N", help="of the noise (default: 666)")
     parser.add_argument("--colour", type=_colour, metavar="MODE", help=f"{', '.join(_COLOURS)} (default: the model's)")
+    advanced = parser.add_argument_group("what makes the model invent more")
+    advanced.add_argument("--input-noise", type=_share, metavar="X", help="noise on the frames, 0 to 1 (default: 0)")
+    advanced.add_argument("--latent-noise", type=_share, metavar="X", help="distrust in the input, 0 to 1 (default: 0)")
+    advanced.add_argument("--steps", type=_number(1, 100, "steps"), metavar="N", help="where the model can take more than one")
+    advanced.add_argument("--cfg-scale", type=_finite, metavar="X", help="guidance, where the model can be guided")
     _add_json(parser)
 
 
@@ -150,12 +155,26 @@ def _number(least: int, most: int, what: str) -> Callable[[str], int]:
 _port = _number(0, 65535, "a port")
 
 
-def _scale(text: str) -> float:
+def _finite(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _finite(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 1")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = _finite(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a factor above 0")
     return value
 

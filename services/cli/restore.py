@@ -82,6 +82,9 @@ def _request(arguments: argparse.Namespace, upload_id: str) -> pb.JobRequest:
         request.target.box.width, request.target.box.height = arguments.size
     if arguments.colour is not None:
         request.colour = arguments.colour
+    for name in ("input_noise", "latent_noise", "steps", "cfg_scale"):
+        if getattr(arguments, name) is not None:
+            setattr(request, name, getattr(arguments, name))
     if arguments.output is not None and not arguments.output.is_dir():
         request.container = arguments.output.suffix.lower().removeprefix(".")
     return request

@@ -94,6 +94,15 @@ class RestorePlan:
     colour: str = COLOURS[0]
     """Colour transfer from the source; one of COLOURS."""
 
+    input_noise: float = 0.0
+    """Noise added to the frames before they are encoded, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result."""
+
     window_latents: int = 0
     """Latents that the transformer takes at a time."""
 

@@ -92,6 +92,18 @@ class JobRequest:
     crf: int | None = None
     """Constant rate factor; None: the default."""
 
+    input_noise: float = 0.0
+    """Noise added to the frames before the model sees them, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result."""
+
+    cfg_scale: float = 1.0
+    """Guidance by a negative text; 1: none."""
+
     result_uri: str = ""
     """Where the result should be written too."""
 

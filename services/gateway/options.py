@@ -41,6 +41,7 @@ def check_request(request: JobRequest) -> None:
     _check_target(request)
     _check_range(request)
     _check_encoding(request)
+    _check_strength(request)
     _check_labels(request)
 
 
@@ -75,6 +76,17 @@ def _check_encoding(request: JobRequest) -> None:
         raise InvalidOption(f"There is no container {request.container!r} here; give mp4 or mkv.", field="request.container")
     if request.crf is not None and not 0 <= request.crf <= 51:
         raise InvalidOption(f"The crf is {request.crf}; give 0 (largest file) to 51.", field="request.crf")
+
+
+def _check_strength(request: JobRequest) -> None:
+    for name in ("input_noise", "latent_noise"):
+        value = getattr(request, name)
+        if not 0 <= value <= 1:
+            raise InvalidOption(f"{name} is {value:g}; give 0 (none) to 1.", field=f"request.{name}")
+    if request.steps < 1:
+        raise InvalidOption(f"There are {request.steps} steps; give 1, or leave them out.", field="request.steps")
+    if not math.isfinite(request.cfg_scale):
+        raise InvalidOption("cfg_scale is not a number; give 1, or leave it out.", field="request.cfg_scale")
 
 
 def _check_labels(request: JobRequest) -> None:

@@ -260,15 +260,31 @@ def _restore_plan(
     request: JobRequest, info: SourceInfo, offer: Offer, limits: PlanLimits, width: int, height: int
 ) -> RestorePlan:
     model = offer.model
+    _check_steps(request, model)
     crf = DEFAULT_CRF if request.crf is None else request.crf
     return RestorePlan(
         model=model.name, model_hash=model.hash, fingerprint=offer.fingerprint, dtype=model.dtype,
         weight_format=model.weight_format, width=width, height=height,
         seed=DEFAULT_SEED if request.seed is None else request.seed, colour=_colour(request, model),
+        input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
         window_latents=model.window_latents, overlap_latents=model.overlap_latents,
         encoder_options=(("crf", str(crf)), ("preset", limits.encoder_preset)),
         output_pixel_format="yuv420p10le" if info.bits > 8 else "yuv420p",
     )  # fmt: skip
+
+
+def _check_steps(request: JobRequest, model: WorkerModel) -> None:
+    if request.steps > model.max_steps:
+        most = "one step" if model.max_steps == 1 else f"at most {model.max_steps} steps"
+        raise InvalidOption(
+            f"The model {model.name} is made for {most}, more would make its results worse; leave steps out.",
+            field="request.steps",
+        )
+    if request.cfg_scale != 1:
+        raise InvalidOption(
+            f"The model {model.name} is made to work without guidance, and has no negative text; leave cfg_scale out, or give 1.",
+            field="request.cfg_scale",
+        )
 
 
 def _colour(request: JobRequest, model: WorkerModel) -> str:

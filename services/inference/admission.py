@@ -41,6 +41,11 @@ def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
         raise InvalidOption(f"{plan.colour!r} is no colour mode of {model.name}.", field="plan.colour")
     if plan.dtype != model.dtype:
         raise InvalidOption(f"This worker computes in {model.dtype}, not in {plan.dtype!r}.", field="plan.dtype")
+    if not 1 <= plan.steps <= model.max_steps:
+        raise InvalidOption(f"{model.name} takes 1 to {model.max_steps} steps, not {plan.steps}.", field="plan.steps")
+    for name in ("input_noise", "latent_noise"):
+        if not 0 <= getattr(plan, name) <= 1:
+            raise InvalidOption(f"{name} must lie between 0 and 1, not {getattr(plan, name)}.", field=f"plan.{name}")
     if plan.noise != NOISE:
         raise InvalidOption(f"{plan.noise!r} is no known way to draw noise.", field="plan.noise")
     if plan.tile_size or plan.tile_overlap:

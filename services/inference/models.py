@@ -105,6 +105,7 @@ def describe(name: str, ready: RankReady) -> WorkerModel:
         overlap_latents=spec.overlap_latents,
         parameters=ready.parameters,
         colours=COLOURS,
+        max_steps=spec.max_steps,
         context_frames=spec.context_frames,
         detail=_DETAILS.get(name, ""),
     )

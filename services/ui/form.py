@@ -66,6 +66,12 @@ class Choices:
     crf: float | None = None
     """Constant rate factor; None takes the gateway's default."""
 
+    input_noise: float | None = None
+    """Noise on the frames, 0 to 1; None: none."""
+
+    latent_noise: float | None = None
+    """Distrust in the input, 0 to 1; None: none."""
+
     preview_start_s: float | None = None
     """Where a preview begins, seconds from the first frame."""
 
@@ -89,6 +95,8 @@ def job_request(choices: Choices) -> pb.JobRequest:
         request.seed = _whole(choices.seed, "The seed", "request.seed", 0, MAX_SEED)
     if choices.crf is not None:
         request.crf = _whole(choices.crf, "The quality factor", "request.crf", 0, 51)
+    request.input_noise = _share(choices.input_noise, "The noise on the frames", "request.input_noise")
+    request.latent_noise = _share(choices.latent_noise, "The freedom", "request.latent_noise")
     return request
 
 
@@ -145,6 +153,12 @@ def _whole(value: float | None, name: str, field: str, least: int, most: int) ->
     if value is None or value != value or value % 1 or not least <= value <= most:
         raise InvalidOption(f"{name} must be a whole number from {least:,} to {most:,}.", field=field)
     return int(value)
+
+
+def _share(value: float | None, name: str, field: str) -> float:
+    if value is not None and not 0 <= value <= 1:
+        raise InvalidOption(f"{name} must be from 0 to 1.", field=field)
+    return value or 0.0
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -56,7 +56,7 @@ class Home:
         self._timer = gr.Timer(5)
         self.form: list[Any] = [
             self.upload_id, self.model, self.size, self.scale, self.short_side, self.width, self.height,
-            self.seed, self.colour, self.crf, self.preview_start,
+            self.seed, self.colour, self.crf, self.input_noise, self.latent_noise, self.preview_start,
         ]  # fmt: skip
 
     def _build_upload(self) -> None:
@@ -85,6 +85,13 @@ class Home:
                         666, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, elem_id="seed"
                     )
                     self.crf = gr.Slider(0, 51, value=14, step=1, label="Quality factor, smaller is better", elem_id="crf")
+                with gr.Row():
+                    self.input_noise = gr.Slider(
+                        0, 1, value=0, step=0.05, label="Noise on the frames, invents more detail", elem_id="input-noise"
+                    )
+                    self.latent_noise = gr.Slider(
+                        0, 1, value=0, step=0.05, label="Freedom, keeps less of the source", elem_id="latent-noise"
+                    )
                 self.preview_start = gr.Number(0, label="A preview begins at second", minimum=0, elem_id="preview-start")
 
     def _build_plan(self) -> None:
@@ -222,7 +229,7 @@ def _show_size_fields(size: str) -> tuple[Any, Any, Any]:
 
 
 def _choices(*form: Any) -> Choices:
-    upload_id, model, size, scale, short_side, width, height, seed, colour, crf, preview_start = form
+    upload_id, model, size, scale, short_side, width, height, seed, colour, crf, input_noise, latent_noise, preview_start = form
     return Choices(
         upload_id=upload_id or "",
         model=model,
@@ -234,5 +241,7 @@ def _choices(*form: Any) -> Choices:
         seed=seed,
         colour=colour,
         crf=crf,
+        input_noise=input_noise,
+        latent_noise=latent_noise,
         preview_start_s=preview_start,
     )

@@ -187,6 +187,9 @@ def _settings(job: pb.Job) -> "list[tuple[str, str]]":
         facts.append(("Model", job.plan.model))
     facts.append(("Seed", str(request.seed) if request.HasField("seed") else "666"))
     facts.append(("Colours", COLOURS.get(request.colour, "The model's default").split(":")[0]))
+    for value, name in ((request.input_noise, "Noise on the frames"), (request.latent_noise, "Freedom")):
+        if value:
+            facts.append((name, f"{value:g}"))
     if job.result.sha256:
         facts.append(("SHA-256", tag("code", job.result.sha256)))
     return facts

@@ -22,6 +22,7 @@ from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, 
 from services.inference.gpu.model.colour.transfer import ColourTransfer
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
+from services.inference.gpu.model.strength import weaken_frames, weaken_latents
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
 from services.inference.gpu.stages import Download, OnStage, Stages, stages_on
@@ -70,6 +71,15 @@ class RestoreSettings:
     bit_depth: int = 8
     """Of the frames that come in and go out: 8 or 16."""
 
+    input_noise: float = 0.0
+    """Noise added to the frames before they are encoded, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result; at most the model's ``max_steps``."""
+
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 1:
             raise InvalidOption(f"an output of {self.width}x{self.height} pixels", field="width")
@@ -84,6 +94,9 @@ class RestoreSettings:
                 f"windows of {self.window_latents} latents can't share {self.overlap_latents}, only up to half",
                 field="overlap_latents",
             )
+        for name in ("input_noise", "latent_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidOption(f"{name} of {getattr(self, name)}; it lies between 0 and 1", field=name)
         if self.bit_depth not in (8, 16):
             raise InvalidOption(f"frames of {self.bit_depth} bits; 8 and 16 are known", field="bit_depth")
 
@@ -95,6 +108,8 @@ class SpanRestorer:
     """
 
     def __init__(self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint) -> None:
+        if not 1 <= settings.steps <= model.spec.max_steps:
+            raise InvalidOption(f"{settings.steps} steps; {model.spec.name} takes 1 to {model.spec.max_steps}", field="steps")
         self._model = model
         self._settings = settings
         self._stages = stages_on(model.device, on_stage)
@@ -202,7 +217,8 @@ class _Shot:
     def _encode(self, frames: list[Frames]) -> None:
         self._checkpoint()
         with self._stage("prepare", len(frames)):
-            prepared = pad_to_multiple(self._prepare(frames), self._model.spec.size_multiple).to(self._model.dtype)
+            prepared = self._weakened(self._prepare(frames))
+            prepared = pad_to_multiple(prepared, self._model.spec.size_multiple).to(self._model.dtype)
         with self._stage("vae_encode", len(frames)):
             self._windows.add(self._model.vae.encode(prepared, self._encoder))
         self._sources.extend(frames)
@@ -211,6 +227,10 @@ class _Shot:
         """(T, 3, height, width) in [-1, 1]."""
         unit = to_unit(np.stack(frames), self._model.device)
         return normalise(resize(unit, self._settings.height, self._settings.width))
+
+    def _weakened(self, frames: Tensor) -> Tensor:
+        settings, encoded = self._settings, self._coded_frames(0, self._windows.count) if self._windows.count else 0
+        return weaken_frames(frames, settings.input_noise, seed=settings.seed, first_frame=self._first_frame + encoded)
 
     def _denoise(self) -> Tensor:
         """Restore the window that is full; the latents that are final now, (L, h, w, C)."""
@@ -222,18 +242,21 @@ class _Shot:
 
     def _restored(self, low_quality: Tensor, first_latent: int) -> Tensor:
         """(L, h, w, C) scaled latents to the same, restored."""
-        model, factor = self._model, self._model.spec.vae.temporal_factor
+        model, settings, factor = self._model, self._settings, self._model.spec.vae.temporal_factor
         # A latent has the noise of the last frame that it codes, whichever window it is in.
         indices = [self._first_frame + (first_latent + i) * factor for i in range(len(low_quality))]
-        noise = noise_of(self._settings.noise, self._settings.seed, indices, low_quality.shape[1:]).to(model.device)
-        conditioned = condition(low_quality)
+        noise = noise_of(settings.noise, settings.seed, indices, low_quality.shape[1:]).to(model.device)
+        weakened = weaken_latents(
+            low_quality, settings.latent_noise, way=settings.noise, seed=settings.seed, source_indices=indices, vae=model.spec.vae
+        )
+        conditioned = condition(weakened)
 
         def velocity_at(x: Tensor, t: float) -> Tensor:
             inputs = torch.cat([x, conditioned], dim=-1).to(model.dtype)
             velocity: Tensor = model.dit(inputs, model.text, torch.tensor(t, device=model.device), self._checkpoint)
             return velocity
 
-        return sample(velocity_at, noise)
+        return sample(velocity_at, noise, settings.steps)
 
     def _decode_all(self, latents: Tensor, padding: int = 0) -> Iterator[Frames]:
         """Decode final latents, (L, h, w, C); the last ``padding`` frames are not given back."""

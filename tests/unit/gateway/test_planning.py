@@ -91,6 +91,23 @@ def test_a_plan_takes_the_models_and_the_requests_word():
     assert plan_of()[0].restore.seed == 666
 
 
+def test_strength_is_part_of_the_plan():
+    plan, _ = plan_of(input_noise=0.25, latent_noise=0.5)
+    assert (plan.restore.input_noise, plan.restore.latent_noise, plan.restore.steps) == (0.25, 0.5, 1)
+
+
+def test_a_model_that_can_take_more_steps_gets_them():
+    able = replace(OFFER, model=replace(OFFER.model, max_steps=8))
+    plan, _ = make_plan(request(steps=8), info(), index(), "cd" * 32, able, LIMITS)
+    assert plan.restore.steps == 8
+
+
+@pytest.mark.parametrize(("changes", "words"), [({"steps": 2}, "made for one step"), ({"cfg_scale": 1.5}, "without guidance")])
+def test_a_distilled_model_says_what_it_cannot_take(changes: dict[str, Any], words: str):
+    with pytest.raises(InvalidOption, match=words):
+        plan_of(**changes)
+
+
 def test_slow_workers_get_shorter_spans():
     slow = replace(OFFER, megapixels_per_second=0.24)
     plan, summary = make_plan(request(), info(), index(250), "cd" * 32, slow, LIMITS)

@@ -3,6 +3,7 @@ import itertools
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -92,6 +93,27 @@ def test_where_pushes_are_cut_changes_no_byte_of_any_colour_mode(colour: str) ->
     whole = _restore(model, clip, settings)
     for step in (1, 5):
         assert np.array_equal(_restore(model, clip, settings, step=step), whole)
+
+
+@pytest.mark.parametrize("noise", ["input_noise", "latent_noise"])
+def test_where_pushes_are_cut_changes_no_byte_of_noisy_input(noise: str) -> None:
+    model, clip, settings = _model(4), _clip(14), _settings(**{noise: 0.5})
+    whole = _restore(model, clip, settings)
+    assert not np.array_equal(whole, _in_one_push(4, 14))
+    for step in (1, 5):
+        assert np.array_equal(_restore(model, clip, settings, step=step), whole)
+
+
+def test_a_model_that_can_take_more_steps_takes_them() -> None:
+    able = replace(_model(4), spec=replace(_model(4).spec, max_steps=4))
+    clip = _clip(6)
+    assert not np.array_equal(_restore(able, clip, _settings(steps=4)), _restore(able, clip))
+
+
+def test_a_model_of_one_step_refuses_more() -> None:
+    with pytest.raises(InvalidOption) as refusal:
+        _restorer(_model(4), _settings(steps=2))
+    assert refusal.value.field == "steps"
 
 
 @pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 1), (1, 4), (1, 8), (4, 2), (4, 13), (4, 22), (4, 30)])
@@ -308,6 +330,8 @@ def test_every_stage_reports_its_frames_and_time() -> None:
         ({"noise": "white"}, "noise"),
         ({"colour": "sepia"}, "colour"),
         ({"bit_depth": 10}, "bit_depth"),
+        ({"input_noise": 1.5}, "input_noise"),
+        ({"latent_noise": float("nan")}, "latent_noise"),
         ({"width": 0}, "width"),
         ({"window_latents": -1}, "window_latents"),
     ],
