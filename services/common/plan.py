@@ -151,7 +151,7 @@ class Plan:
     """In order, covering [first, end)."""
 
     container: str
-    """mp4 or mkv."""
+    """One of FORMATS."""
 
     pool: str = ""
     """Pool that restores it; empty: any."""

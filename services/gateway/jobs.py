@@ -87,7 +87,7 @@ class JobRequest:
     """Goes before batch work."""
 
     container: str = ""
-    """mp4, mkv or empty: what fits."""
+    """One of FORMATS, or empty: what fits."""
 
     crf: int | None = None
     """Constant rate factor; None: the default."""
@@ -158,7 +158,7 @@ class PlanSummary:
     """Time that it takes by the workers' measured speed; None: not measured."""
 
     container: str
-    """mp4 or mkv."""
+    """One of FORMATS."""
 
     warnings: tuple[str, ...] = ()
     """What the result will not keep as it is."""

@@ -4,6 +4,7 @@ import math
 import re
 
 from services.common.errors import InvalidOption, NotSupported
+from services.common.formats import FORMATS
 from services.gateway.jobs import JobRequest
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -72,8 +73,10 @@ def _check_range(request: JobRequest) -> None:
 
 
 def _check_encoding(request: JobRequest) -> None:
-    if request.container not in ("", "mp4", "mkv"):
-        raise InvalidOption(f"There is no container {request.container!r} here; give mp4 or mkv.", field="request.container")
+    if request.container not in ("", *FORMATS):
+        raise InvalidOption(
+            f"There is no container {request.container!r} here; give one of {', '.join(FORMATS)}.", field="request.container"
+        )
     if request.crf is not None and not 0 <= request.crf <= 51:
         raise InvalidOption(f"The crf is {request.crf}; give 0 (largest file) to 51.", field="request.crf")
 

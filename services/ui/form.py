@@ -21,6 +21,18 @@ SIZES = {
 }
 """Ways to say how large the result shall be."""
 
+CONTAINERS = {
+    "Like the source": "",
+    "MP4": "mp4",
+    "Matroska (mkv)": "mkv",
+    "PNG, one picture": "png",
+    "JPEG, one picture": "jpg",
+    "WebP without loss, one picture": "webp",
+    "TIFF, one picture": "tiff",
+    "Zip of PNGs, a picture for each frame": "zip",
+}
+"""Forms of the result."""
+
 COLOURS = {
     pb.COLOUR_MODE_WAVELET: "Wavelet: the source's colours, recommended",
     pb.COLOUR_MODE_ADAIN: "AdaIN: the source's mean and contrast in each channel",
@@ -63,6 +75,9 @@ class Choices:
     colour: int | None = None
     """A ColourMode; None takes the model's default."""
 
+    container: str | None = None
+    """One of the values of CONTAINERS; None takes what fits the source."""
+
     crf: float | None = None
     """Constant rate factor; None takes the gateway's default."""
 
@@ -83,13 +98,14 @@ def job_request(choices: Choices) -> pb.JobRequest:
         InvalidOption: something is missing or out of bounds; ``field`` names it.
     """
     if not choices.upload_id:
-        raise InvalidOption("Choose a video first.", field="request.source.upload_id")
+        raise InvalidOption("Choose a video or picture first.", field="request.source.upload_id")
     request = pb.JobRequest(
         source=pb.Source(upload_id=choices.upload_id),
         model=choices.model or "",
         target=_target(choices),
         colour=pb.ColourMode.Name(choices.colour or 0),
         priority=pb.PRIORITY_BATCH,
+        container=choices.container or "",
     )
     if choices.seed is not None:
         request.seed = _whole(choices.seed, "The seed", "request.seed", 0, MAX_SEED)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from services.common.colours import COLOURS
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, ModelBroken
+from services.inference.gpu.model.alpha import enlarge_alpha
 from services.inference.gpu.model.colour.transfer import ColourTransfer
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
@@ -70,6 +71,9 @@ class RestoreSettings:
 
     bit_depth: int = 8
     """Of the frames that come in and go out: 8 or 16."""
+
+    alpha: bool = False
+    """Whether they have a fourth channel, transparency."""
 
     input_noise: float = 0.0
     """Noise added to the frames before they are encoded, 0 to 1."""
@@ -124,10 +128,10 @@ class SpanRestorer:
         """Take the next frames and give back what is finished. Use the iterator up before the next call.
 
         Args:
-            frames: (T, H, W, 3) RGB; copied.
+            frames: (T, H, W, 3) RGB, or (T, H, W, 4) RGBA where the settings say so; copied.
 
         Yields:
-            (t, height, width, 3) restored frames, in order.
+            (t, height, width, 3 or 4) restored frames, in order.
 
         Raises:
             InvalidVideo: the frames are not like those before.
@@ -149,9 +153,9 @@ class SpanRestorer:
         return self._shot.finish()
 
     def _check(self, frames: Frames) -> None:
-        depth = self._settings.bit_depth
-        if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, 3):
-            raise InvalidVideo(f"frames are {frames.dtype} {frames.shape}, not {depth}-bit (T, H, W, 3)")
+        depth, channels = self._settings.bit_depth, 4 if self._settings.alpha else 3
+        if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, channels):
+            raise InvalidVideo(f"frames are {frames.dtype} {frames.shape}, not {depth}-bit (T, H, W, {channels})")
         if self._size is not None and frames.shape[1:] != self._size:
             raise InvalidVideo(f"frame size changes from {self._size[:2]} to {frames.shape[1:3]}")
         self._size = frames.shape[1:]
@@ -225,7 +229,7 @@ class _Shot:
 
     def _prepare(self, frames: list[Frames]) -> Tensor:
         """(T, 3, height, width) in [-1, 1]."""
-        unit = to_unit(np.stack(frames), self._model.device)
+        unit = to_unit(np.stack(frames)[..., :3], self._model.device)
         return normalise(resize(unit, self._settings.height, self._settings.width))
 
     def _weakened(self, frames: Tensor) -> Tensor:
@@ -285,9 +289,16 @@ class _Shot:
 
     def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> Download:
         finite = decoded.sum(dtype=torch.float32).isfinite()
+        alpha = self._enlarged_alpha(decoded, sources) if self._settings.alpha else None
         if self._colour is not None:
             decoded = self._colour(decoded, self._prepare(sources))
+        if alpha is not None:
+            decoded = torch.cat([decoded.float(), normalise(alpha)], dim=1)
         return Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
+
+    def _enlarged_alpha(self, decoded: Tensor, sources: list[Frames]) -> Tensor:
+        alpha = to_unit(np.stack([picture[..., 3:] for picture in sources]), self._model.device)
+        return enlarge_alpha(alpha, decoded)
 
     def _fetch(self, download: Download) -> Frames:
         finite, frames = download.wait()

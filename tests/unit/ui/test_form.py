@@ -4,8 +4,9 @@ import pytest
 
 from services.common import colours
 from services.common.errors import InvalidOption
+from services.common.formats import FORMATS
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.form import COLOURS, Choices, is_preview, job_request, preview_request, whole_request
+from services.ui.form import COLOURS, CONTAINERS, Choices, is_preview, job_request, preview_request, whole_request
 
 
 def choices(**changed: Any) -> Choices:
@@ -18,6 +19,11 @@ def test_the_choices_become_a_request() -> None:
     assert request.model == "nano"
     assert request.target.scale == 2.0
     assert (request.seed, request.crf, request.colour) == (7, 18, pb.COLOUR_MODE_LAB)
+
+
+def test_every_form_of_a_result_can_be_asked_for() -> None:
+    assert set(CONTAINERS.values()) == {"", *FORMATS}
+    assert job_request(choices(container="zip")).container == "zip"
 
 
 def test_noise_and_freedom_are_asked_for() -> None:

@@ -104,6 +104,20 @@ def test_where_pushes_are_cut_changes_no_byte_of_noisy_input(noise: str) -> None
         assert np.array_equal(_restore(model, clip, settings, step=step), whole)
 
 
+@pytest.mark.parametrize(("frames", "step"), [(1, 1), (9, 2), (9, 100)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_goes_along_and_changes_no_colour(frames: int, step: int, dtype: type) -> None:
+    clip = _clip(frames, dtype=dtype)
+    alpha = np.zeros((*clip.shape[:3], 1), dtype)
+    alpha[:, 5:20, 8:30] = np.iinfo(dtype).max
+    depth = np.iinfo(dtype).bits
+    found = _restore(_model(4), np.concatenate([clip, alpha], axis=-1), _settings(alpha=True, bit_depth=depth), step)
+    assert found.shape == (frames, HEIGHT, WIDTH, 4)
+    assert np.array_equal(found[..., :3], _restore(_model(4), clip, _settings(bit_depth=depth)))
+    assert found[:, 9:16, 14:24, 3].min() > 0.95 * np.iinfo(dtype).max
+    assert found[:, :2, :, 3].max() < 0.05 * np.iinfo(dtype).max
+
+
 def test_a_model_that_can_take_more_steps_takes_them() -> None:
     able = replace(_model(4), spec=replace(_model(4).spec, max_steps=4))
     clip = _clip(6)
