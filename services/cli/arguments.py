@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from services.cli import jobs, models, restore, up
 from services.cli.output import UsageError
+from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.inference.delivery.options import add_actions
 from services.inference.model_files import DEFAULT_DIRECTORY
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(json=False, interrupted=_INTERRUPTED_EXIT_CODE)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_up(commands.add_parser("up", help="run web page, gateway and worker on this machine"))
-    _add_restore(commands.add_parser("restore", help="restore one video"))
+    _add_restore(commands.add_parser("restore", help="restore one video, picture or sequence of pictures"))
     _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
     _add_models(commands.add_parser("models", help="list, fetch and verify models"))
     return parser
@@ -72,9 +73,18 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=restore.run)
-    parser.add_argument("input", type=Path, metavar="IN", help="a video file")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help=".mp4 or .mkv, or a directory (default: IN-restored beside IN)"
+        "input",
+        type=Path,
+        metavar="IN",
+        help="a video or picture; a directory of numbered pictures, or a pattern like frames/%%04d.png",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help=f"{', '.join(FORMAT_OF_SUFFIX)}, or a directory (default: IN-restored beside IN)",
     )
     parser.add_argument(
         "--server", type=_address, metavar="HOST:PORT", help="a gateway that runs; without it one is started and stopped after"
@@ -89,6 +99,11 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--size", type=_size, metavar="WxH", help="fit into this many pixels")
     parser.add_argument("--seed", type=_number(0, (1 << 64) - 1, "a seed"), metavar="N", help="of the noise (default: 666)")
     parser.add_argument("--colour", type=_colour, metavar="MODE", help=f"{', '.join(_COLOURS)} (default: the model's)")
+    advanced = parser.add_argument_group("what makes the model invent more")
+    advanced.add_argument("--input-noise", type=_share, metavar="X", help="noise on the frames, 0 to 1 (default: 0)")
+    advanced.add_argument("--latent-noise", type=_share, metavar="X", help="distrust in the input, 0 to 1 (default: 0)")
+    advanced.add_argument("--steps", type=_number(1, 100, "steps"), metavar="N", help="where the model can take more than one")
+    advanced.add_argument("--cfg-scale", type=_finite, metavar="X", help="guidance, where the model can be guided")
     _add_json(parser)
 
 
@@ -150,12 +165,26 @@ def _number(least: int, most: int, what: str) -> Callable[[str], int]:
 _port = _number(0, 65535, "a port")
 
 
-def _scale(text: str) -> float:
+def _finite(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _finite(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 1")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = _finite(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a factor above 0")
     return value
 

@@ -1,4 +1,4 @@
-"""``seedvr2 restore``: one video, from file to file."""
+"""``seedvr2 restore``: one video, picture or sequence of pictures, from file to file."""
 
 import argparse
 import asyncio
@@ -6,33 +6,59 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from services.cli.jobs import CONNECT_S, raise_unless_succeeded
 from services.cli.local import LocalStack, StackOptions
 from services.cli.output import UsageError, print_result, tell
 from services.cli.progress import Bar
+from services.cli.sequence import find_pictures, pack, unpack
 from services.common.client import GatewayClient
 from services.common.errors import ServiceError
+from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 
 _CANCEL_S = 10.0
-_CONTAINERS = (".mp4", ".mkv")
 
 
 async def run(arguments: argparse.Namespace) -> int:
     """Upload, restore, download; Ctrl-C cancels the job."""
-    _check_paths(arguments.input, arguments.output)
-    with Bar() as bar:
+    pictures = find_pictures(arguments.input)
+    _check_paths(arguments.input, arguments.output, pictures is not None)
+    with Bar() as bar, _sendable(arguments.input, pictures) as source:
         async with _gateway(arguments, bar) as address, GatewayClient(address) as client:
             await client.wait_connected(CONNECT_S)
-            upload = await client.upload_file(arguments.input, on_progress=bar.uploading)
+            upload = await client.upload_file(source, on_progress=bar.uploading)
             job = await _restored(client, _request(arguments, upload.upload_id), bar)
-            output = _output_path(arguments.input, arguments.output, Path(job.result.filename).suffix)
-            await client.download_result(job.job_id, output, on_progress=bar.downloading)
+            suffix = Path(job.result.filename).suffix
+            output = _output_path(arguments.input, arguments.output, suffix, is_sequence=pictures is not None)
+            await _fetch(client, job, output, bar)
     _print(arguments.json, job, output)
     return 0
+
+
+@contextlib.contextmanager
+def _sendable(source: Path, pictures: list[Path] | None) -> Iterator[Path]:
+    """The file to send: the source itself, or a zip of its pictures."""
+    if pictures is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="seedvr2-") as directory:
+        archive = Path(directory) / f"{_stem(source)}.zip"
+        pack(pictures, archive)
+        yield archive
+
+
+async def _fetch(client: GatewayClient, job: pb.Job, output: Path, bar: Bar) -> None:
+    """Download the result; pictures of a sequence go into a directory."""
+    if output.suffix.lower() in FORMAT_OF_SUFFIX:
+        await client.download_result(job.job_id, output, on_progress=bar.downloading)
+        return
+    with tempfile.TemporaryDirectory(prefix="seedvr2-", dir=output.parent) as directory:
+        archive = Path(directory) / "result.zip"
+        await client.download_result(job.job_id, archive, on_progress=bar.downloading)
+        await asyncio.to_thread(unpack, archive, output)
 
 
 @contextlib.asynccontextmanager
@@ -82,31 +108,42 @@ def _request(arguments: argparse.Namespace, upload_id: str) -> pb.JobRequest:
         request.target.box.width, request.target.box.height = arguments.size
     if arguments.colour is not None:
         request.colour = arguments.colour
-    if arguments.output is not None and not arguments.output.is_dir():
-        request.container = arguments.output.suffix.lower().removeprefix(".")
+    for name in ("input_noise", "latent_noise", "steps", "cfg_scale"):
+        if getattr(arguments, name) is not None:
+            setattr(request, name, getattr(arguments, name))
+    if arguments.output is not None:
+        request.container = FORMAT_OF_SUFFIX.get(arguments.output.suffix.lower(), "")
     return request
 
 
-def _check_paths(source: Path, output: Path | None) -> None:
+def _check_paths(source: Path, output: Path | None, is_sequence: bool) -> None:
     """What can be known to be wrong before any work."""
-    if not source.is_file():
-        raise UsageError(f"seedvr2 restore: {source} is not a file.")
+    if not is_sequence and not source.is_file():
+        raise UsageError(f"seedvr2 restore: {source} is neither a file, nor a directory or pattern of pictures.")
     target = output if output is not None else source
-    directory = target if target.is_dir() else target.parent
+    directory = target if target.is_dir() and not (output is None and is_sequence) else target.absolute().parent
     if not os.access(directory, os.W_OK):
         raise UsageError(f"seedvr2 restore: {directory} is not a directory that can be written to.")
-    if output is None or output.is_dir():
+    if output is None or output.is_dir() or (is_sequence and not output.suffix):
         return
-    if output.suffix.lower() not in _CONTAINERS:
-        raise UsageError(f"seedvr2 restore: {output} must end in {' or '.join(_CONTAINERS)}.")
+    if output.suffix.lower() not in FORMAT_OF_SUFFIX:
+        raise UsageError(f"seedvr2 restore: {output} must end in one of {', '.join(FORMAT_OF_SUFFIX)}.")
     if output.exists() and output.samefile(source):
-        raise UsageError(f"seedvr2 restore: {output} is the video itself; choose another name.")
+        raise UsageError(f"seedvr2 restore: {output} is the source itself; choose another name.")
 
 
-def _output_path(source: Path, output: Path | None, suffix: str) -> Path:
-    if output is not None and not output.is_dir():
+def _output_path(source: Path, output: Path | None, suffix: str, *, is_sequence: bool) -> Path:
+    if output is not None and (is_sequence or not output.is_dir()):
         return output
-    return (output or source.parent) / f"{source.stem}-restored{suffix}"
+    # Pictures go into a directory of their own, as they came.
+    return (output or source.absolute().parent) / f"{_stem(source)}-restored{'' if is_sequence else suffix}"
+
+
+def _stem(source: Path) -> str:
+    """The name of a file without its ending, of a directory, or of a pattern's directory."""
+    if source.is_file():
+        return source.stem
+    return (source if source.is_dir() else source.parent).resolve().name
 
 
 def _print(as_json: bool, job: pb.Job, output: Path) -> None:

@@ -43,6 +43,9 @@ class WorkerModel:
     context_frames: int = 0
     """Frames that warm the state up after a span border that is no cut."""
 
+    max_steps: int = 1
+    """Steps from noise to the result that it can take."""
+
     detail: str = ""
     """What to expect of it, a sentence for people."""
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from services.common.colours import COLOURS
+
 SCHEMA_VERSION = 1
 
 
@@ -89,8 +91,17 @@ class RestorePlan:
     noise: str = "per-latent-sha256-v1"
     """How noise is drawn from the seed."""
 
-    colour: str = "wavelet"
-    """Colour transfer from the source: wavelet or none."""
+    colour: str = COLOURS[0]
+    """Colour transfer from the source; one of COLOURS."""
+
+    input_noise: float = 0.0
+    """Noise added to the frames before they are encoded, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result."""
 
     window_latents: int = 0
     """Latents that the transformer takes at a time."""
@@ -140,7 +151,7 @@ class Plan:
     """In order, covering [first, end)."""
 
     container: str
-    """mp4 or mkv."""
+    """One of FORMATS."""
 
     pool: str = ""
     """Pool that restores it; empty: any."""

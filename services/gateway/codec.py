@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
+from services.common.colours import COLOURS
 from services.common.errors import InvalidOption, all_errors
 from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
@@ -16,16 +17,8 @@ from services.gateway.progress import Progress
 from services.gateway.results import Download
 from services.gateway.uploads import Upload
 
-_COLOURS: dict[int, str] = {
-    pb.COLOUR_MODE_UNSPECIFIED: "",
-    pb.COLOUR_MODE_WAVELET: "wavelet",
-    pb.COLOUR_MODE_NONE: "none",
-    pb.COLOUR_MODE_ADAIN: "adain",
-    pb.COLOUR_MODE_LAB: "lab",
-    pb.COLOUR_MODE_HSV: "hsv",
-    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "wavelet_adaptive",
-}
-_COLOUR_NUMBERS: dict[str, Any] = {name: number for number, name in _COLOURS.items() if name}
+_COLOUR_NUMBERS: dict[str, Any] = {name: pb.ColourMode.Value(f"COLOUR_MODE_{name.upper()}") for name in COLOURS}
+_COLOURS: dict[int, str] = {pb.COLOUR_MODE_UNSPECIFIED: ""} | {number: name for name, number in _COLOUR_NUMBERS.items()}
 _PRIORITIES: dict[int, bool] = {pb.PRIORITY_UNSPECIFIED: False, pb.PRIORITY_BATCH: False, pb.PRIORITY_PREVIEW: True}
 _NANO = 10**9
 
@@ -52,6 +45,10 @@ def decode_request(message: pb.JobRequest) -> JobRequest:
         preview=_known(_PRIORITIES, message.priority, "request.priority"),
         container=message.container,
         crf=message.crf if message.HasField("crf") else None,
+        input_noise=message.input_noise,
+        latent_noise=message.latent_noise,
+        steps=message.steps if message.HasField("steps") else 1,
+        cfg_scale=message.cfg_scale if message.HasField("cfg_scale") else 1.0,
         result_uri=message.result_uri,
         webhook_url=message.webhook_url,
         labels=tuple(sorted(message.labels.items())),
@@ -63,7 +60,8 @@ def encode_request(request: JobRequest) -> pb.JobRequest:
     message = pb.JobRequest(
         model=request.model, pool=request.pool, seed=request.seed, colour=_COLOUR_NUMBERS.get(request.colour, 0),
         priority=pb.PRIORITY_PREVIEW if request.preview else pb.PRIORITY_BATCH, container=request.container, crf=request.crf,
-        labels=dict(request.labels),
+        labels=dict(request.labels), input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
+        cfg_scale=request.cfg_scale,
     )  # fmt: skip
     message.source.upload_id = request.upload_id
     if request.scale is not None:
@@ -156,6 +154,7 @@ def _encode_model(known: KnownModel) -> pb.Model:
         name=model.name, title=model.title, ready=known.ready, parameters=model.parameters,
         size_multiple=model.size_multiple, temporal_factor=model.temporal_factor,
         colours=[_COLOUR_NUMBERS[c] for c in model.colours if c in _COLOUR_NUMBERS], pools=known.pools, detail=model.detail,
+        max_steps=model.max_steps,
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.cleaning import finish_removal, remove_job
 from services.gateway.jobs import Job, JobRequest, PlanSummary
 from services.gateway.options import check_id, check_request
-from services.gateway.planning import PlanLimits, check_source, choose_container, make_plan, output_size
+from services.gateway.outputs import choose_output
+from services.gateway.planning import PlanLimits, check_source, make_plan, output_size
 from services.gateway.ports import Lease, Leases
 from services.gateway.restore import Restorer
 from services.gateway.sources import Source, Sources
@@ -109,8 +110,9 @@ class JobControl:
             make_plan(request, source.info, index, source.upload.sha256, offer, self._limits)
         else:
             check_source(source.info, self._limits)
-            output_size(request, source.info, self._limits)
-            choose_container(request, source.info)
+            # How many frames there are is not known yet; the plan will say if they are too many for a picture.
+            output = choose_output(request.container, source.info, 1)
+            output_size(request, source.info, self._limits, output.size_step)
         return source
 
     async def _begin(self, job: Job) -> Job:

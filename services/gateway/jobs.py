@@ -87,10 +87,22 @@ class JobRequest:
     """Goes before batch work."""
 
     container: str = ""
-    """mp4, mkv or empty: what fits."""
+    """One of FORMATS, or empty: what fits."""
 
     crf: int | None = None
     """Constant rate factor; None: the default."""
+
+    input_noise: float = 0.0
+    """Noise added to the frames before the model sees them, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result."""
+
+    cfg_scale: float = 1.0
+    """Guidance by a negative text; 1: none."""
 
     result_uri: str = ""
     """Where the result should be written too."""
@@ -146,7 +158,7 @@ class PlanSummary:
     """Time that it takes by the workers' measured speed; None: not measured."""
 
     container: str
-    """mp4 or mkv."""
+    """One of FORMATS."""
 
     warnings: tuple[str, ...] = ()
     """What the result will not keep as it is."""

@@ -4,6 +4,7 @@ import math
 import re
 
 from services.common.errors import InvalidOption, NotSupported
+from services.common.formats import FORMATS
 from services.gateway.jobs import JobRequest
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -41,6 +42,7 @@ def check_request(request: JobRequest) -> None:
     _check_target(request)
     _check_range(request)
     _check_encoding(request)
+    _check_strength(request)
     _check_labels(request)
 
 
@@ -71,10 +73,23 @@ def _check_range(request: JobRequest) -> None:
 
 
 def _check_encoding(request: JobRequest) -> None:
-    if request.container not in ("", "mp4", "mkv"):
-        raise InvalidOption(f"There is no container {request.container!r} here; give mp4 or mkv.", field="request.container")
+    if request.container not in ("", *FORMATS):
+        raise InvalidOption(
+            f"There is no container {request.container!r} here; give one of {', '.join(FORMATS)}.", field="request.container"
+        )
     if request.crf is not None and not 0 <= request.crf <= 51:
         raise InvalidOption(f"The crf is {request.crf}; give 0 (largest file) to 51.", field="request.crf")
+
+
+def _check_strength(request: JobRequest) -> None:
+    for name in ("input_noise", "latent_noise"):
+        value = getattr(request, name)
+        if not 0 <= value <= 1:
+            raise InvalidOption(f"{name} is {value:g}; give 0 (none) to 1.", field=f"request.{name}")
+    if request.steps < 1:
+        raise InvalidOption(f"There are {request.steps} steps; give 1, or leave them out.", field="request.steps")
+    if not math.isfinite(request.cfg_scale):
+        raise InvalidOption("cfg_scale is not a number; give 1, or leave it out.", field="request.cfg_scale")
 
 
 def _check_labels(request: JobRequest) -> None:

@@ -2,22 +2,20 @@
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from services.common.colours import COLOURS
 from services.common.errors import InvalidOption, InvalidVideo
 from services.common.fleet import WorkerModel
 from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
 from services.gateway.jobs import JobRequest, PlanSummary
-from services.gateway.source import OtherStream, SourceIndex, SourceInfo
+from services.gateway.outputs import Output, choose_output
+from services.gateway.source import SourceIndex, SourceInfo
 
 DEFAULT_SEED = 666
 DEFAULT_CRF = 14
 _SMALLEST_SIDE = 16
-# What players, browsers above all, take from an MP4.
-_MP4_CODECS = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac", "mov_text"})
-_NOT_IN_MKV = frozenset({"mov_text"})
-_HDR_TRANSFERS = frozenset({16, 18})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +81,17 @@ def make_plan(
     first, end = frame_range(request, info, index)
     duration_s = float((index.end_of(end - 1) - index.pts[first]) * info.time_base)
     _check_duration(request, duration_s, limits)
-    width, height = output_size(request, info, limits)
-    container, warnings = choose_container(request, info)
-    restore = _restore_plan(request, info, offer, limits, width, height)
+    output = choose_output(request.container, info, end - first)
+    width, height = output_size(request, info, limits, output.size_step)
+    restore = _restore_plan(request, output, offer, limits, width, height)
+    limits = replace(limits, segment_frames=output.segment_frames(width, height, limits.segment_frames))
     span_frames = _span_frames(duration_s / (end - first), width * height, offer, limits)
     spans = _spans(first, end, index, cuts, span_frames, offer.model, limits)
     plan = Plan(
         source_sha256=sha256, source_width=info.codec.width, source_height=info.codec.height, first=first, end=end,
-        restore=restore, spans=spans, container=container, pool=request.pool,
+        restore=restore, spans=spans, container=output.container, pool=request.pool,
     )  # fmt: skip
-    warnings = (*index.warnings, *_picture_warnings(info), *warnings)
-    return plan, summarise(plan, duration_s, offer, warnings)
+    return plan, summarise(plan, duration_s, offer, (*index.warnings, *output.warnings))
 
 
 def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[str]) -> PlanSummary:
@@ -162,17 +160,17 @@ def _check_duration(request: JobRequest, duration_s: float, limits: PlanLimits) 
         )
 
 
-def output_size(request: JobRequest, info: SourceInfo, limits: PlanLimits) -> tuple[int, int]:
-    """Width and height of the result as stored, in square pixels.
+def output_size(request: JobRequest, info: SourceInfo, limits: PlanLimits, step: int = 2) -> tuple[int, int]:
+    """Width and height of the result as stored, in square pixels, multiples of ``step``.
 
     Raises:
         InvalidOption: it would be too small or too large.
     """
     width, height = info.codec.width * info.codec.sample_aspect_ratio, Fraction(info.codec.height)
-    found = _even(width, height, _factor(request, width, height, info.codec.rotation))
+    found = _rounded(width, height, _factor(request, width, height, info.codec.rotation), step)
     if request.box is not None:
         box = request.box[::-1] if info.codec.rotation in (90, 270) else request.box
-        found = min(found[0], box[0] // 2 * 2), min(found[1], box[1] // 2 * 2)
+        found = min(found[0], box[0] // step * step), min(found[1], box[1] // step * step)
     return _checked_size(found, limits)
 
 
@@ -188,8 +186,8 @@ def _factor(request: JobRequest, width: Fraction, height: Fraction, rotation: in
     return Fraction(1)
 
 
-def _even(width: Fraction, height: Fraction, factor: Fraction) -> tuple[int, int]:
-    return 2 * round(width * factor / 2), 2 * round(height * factor / 2)
+def _rounded(width: Fraction, height: Fraction, factor: Fraction, step: int) -> tuple[int, int]:
+    return step * round(width * factor / step), step * round(height * factor / step)
 
 
 def _checked_size(size: tuple[int, int], limits: PlanLimits) -> tuple[int, int]:
@@ -208,70 +206,37 @@ def _checked_size(size: tuple[int, int], limits: PlanLimits) -> tuple[int, int]:
     return size
 
 
-def choose_container(request: JobRequest, info: SourceInfo) -> tuple[str, tuple[str, ...]]:
-    """The result's container, and what it can't keep.
-
-    Raises:
-        InvalidOption: the one that was asked for can't hold the source's streams.
-    """
-    wanted = [s for s in info.others if s.kind in ("audio", "subtitle")]
-    fits = {name: [s for s in wanted if not _fits(s, name)] for name in ("mp4", "mkv")}
-    container = request.container or ("mkv" if fits["mp4"] else "mp4")
-    misfits = fits[container]
-    if misfits and request.container:
-        other = "mkv" if container == "mp4" else "mp4"
-        raise InvalidOption(
-            f"A {container} can't hold the source's {misfits[0].kind} ({misfits[0].codec}); choose {other}, or leave it open.",
-            field="request.container",
-        )
-    lost = [s for s in info.others if s in misfits or not kept(s, container)]
-    warnings = [f"A {s.kind} stream ({s.codec or 'unknown'}) is not kept: a {container} can't hold it here." for s in lost]
-    if container == "mkv" and (1000 * info.time_base).denominator != 1:
-        warnings.append("Time stamps are rounded to milliseconds, because an mkv stores no finer ones.")
-    return container, tuple(warnings)
-
-
-def kept(stream: OtherStream, container: str) -> bool:
-    """Whether a stream is copied into the result."""
-    if stream.kind == "attachment":
-        return container == "mkv"
-    return stream.kind in ("audio", "subtitle") and _fits(stream, container)
-
-
-def _fits(stream: OtherStream, container: str) -> bool:
-    return stream.codec in _MP4_CODECS if container == "mp4" else bool(stream.codec) and stream.codec not in _NOT_IN_MKV
-
-
-def _picture_warnings(info: SourceInfo) -> tuple[str, ...]:
-    warnings = []
-    if info.image:
-        warnings.append("The source is a picture: the result is a video of one frame, which can be had as a PNG.")
-    if info.interlaced:
-        warnings.append("The video is interlaced and is restored as if it was not; deinterlace it first for a better result.")
-    if info.codec.colour_transfer in _HDR_TRANSFERS:
-        warnings.append("The video is HDR: it is restored as it is coded, and its tags are kept.")
-    if info.bits > 8:
-        warnings.append("The result has 10 bits a sample, which not every browser plays.")
-    return tuple(warnings)
-
-
-def _restore_plan(
-    request: JobRequest, info: SourceInfo, offer: Offer, limits: PlanLimits, width: int, height: int
-) -> RestorePlan:
+def _restore_plan(request: JobRequest, output: Output, offer: Offer, limits: PlanLimits, width: int, height: int) -> RestorePlan:
     model = offer.model
+    _check_steps(request, model)
     crf = DEFAULT_CRF if request.crf is None else request.crf
     return RestorePlan(
         model=model.name, model_hash=model.hash, fingerprint=offer.fingerprint, dtype=model.dtype,
         weight_format=model.weight_format, width=width, height=height,
         seed=DEFAULT_SEED if request.seed is None else request.seed, colour=_colour(request, model),
+        input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
         window_latents=model.window_latents, overlap_latents=model.overlap_latents,
-        encoder_options=(("crf", str(crf)), ("preset", limits.encoder_preset)),
-        output_pixel_format="yuv420p10le" if info.bits > 8 else "yuv420p",
+        encoder=output.encoder, encoder_options=output.encoder_options(crf, limits.encoder_preset),
+        output_pixel_format=output.pixel_format,
     )  # fmt: skip
 
 
+def _check_steps(request: JobRequest, model: WorkerModel) -> None:
+    if request.steps > model.max_steps:
+        most = "one step" if model.max_steps == 1 else f"at most {model.max_steps} steps"
+        raise InvalidOption(
+            f"The model {model.name} is made for {most}, more would make its results worse; leave steps out.",
+            field="request.steps",
+        )
+    if request.cfg_scale != 1:
+        raise InvalidOption(
+            f"The model {model.name} is made to work without guidance, and has no negative text; leave cfg_scale out, or give 1.",
+            field="request.cfg_scale",
+        )
+
+
 def _colour(request: JobRequest, model: WorkerModel) -> str:
-    offered = model.colours or ("wavelet",)
+    offered = model.colours or COLOURS[:1]
     if request.colour and request.colour not in offered:
         raise InvalidOption(
             f"The model {model.name} doesn't offer the colour mode {request.colour}; choose {' or '.join(offered)}.",

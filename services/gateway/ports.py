@@ -68,7 +68,7 @@ class JoinTask:
     """The file to write."""
 
     container: str
-    """mp4 or mkv."""
+    """One of FORMATS."""
 
     time_base: Fraction
     """Of ``pts``."""
@@ -96,6 +96,12 @@ class JoinTask:
 
     display_matrix: tuple[int, ...]
     """How a player turns the picture."""
+
+    image: bool = False
+    """The source is a picture, whose colour profile is kept."""
+
+    archive: bool = False
+    """The source is an archive of pictures, without other streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

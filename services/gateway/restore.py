@@ -18,6 +18,7 @@ from services.common.errors import (
     StoreUnavailable,
     WrongState,
 )
+from services.common.formats import MEDIA_TYPES, VIDEOS
 from services.common.logs import log_context
 from services.common.metrics import GatewayMetrics
 from services.common.plan import Plan, plan_from_json, plan_to_json
@@ -27,18 +28,18 @@ from services.gateway.cleaning import remove_plan
 from services.gateway.cuts import CutFinder, Cuts
 from services.gateway.dispatch import Dispatcher
 from services.gateway.jobs import Job, State
-from services.gateway.planning import PlanLimits, frame_range, kept, make_plan
+from services.gateway.outputs import kept
+from services.gateway.planning import PlanLimits, frame_range, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
 from services.gateway.progress import CUTS, JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
 from services.gateway.report import report_to_json
-from services.gateway.source import SourceIndex
+from services.gateway.source import ARCHIVE, SourceIndex
 from services.gateway.sources import Source, Sources
 from services.gateway.spans import JobWork, SpanRunner
 from services.gateway.store.base import Store
 from services.gateway.tasks import together
 
 _log = logging.getLogger(__name__)
-_MEDIA_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska"}
 _REPLANNED = "The workers that began this job are gone; it was planned anew for others, from its beginning."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 
@@ -182,7 +183,7 @@ class Restorer:
             await self._store.adopt(keys.job(run.job_id, name), output)
         self._metrics.join_duration.observe(time.monotonic() - started)
         await self._store.put(keys.job(run.job_id, "report.json"), report_to_json(joined.checks))
-        await self._update(run, lambda now: _succeeded(now, job, plan, joined))
+        await self._update(run, lambda now: _succeeded(now, job, plan, joined, run.source))
 
     @contextlib.asynccontextmanager
     async def _segment_file(self, plan: Plan, number: int) -> AsyncIterator[Path]:
@@ -229,6 +230,8 @@ def join_task(source: Source, index: SourceIndex, plan: Plan, path: Path, output
         counts=tuple(s.end - s.first for s in plan.segments),
         copied=tuple(s.index for s in source.info.others if kept(s, plan.container)),
         display_matrix=source.info.display_matrix,
+        image=source.info.image,
+        archive=source.info.container == ARCHIVE,
     )
 
 
@@ -246,15 +249,18 @@ def _segment_key(plan: Plan, number: int) -> str:
     return keys.segment(plan.span_key(span), segment.name)
 
 
-def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined) -> Job:
-    ended = time.time()
+def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined, source: Source) -> Job:
+    ended, size = time.time(), (plan.restore.width, plan.restore.height)
+    # Pictures are turned when they are written; of a video a player is told to.
+    turned = plan.container not in VIDEOS and source.info.codec.rotation in (90, 270)
+    width, height = size[::-1] if turned else size
     result = jobs.Result(
         filename=f"{PurePath(now.filename).stem or now.job_id}_restored.{plan.container}",
-        media_type=_MEDIA_TYPES[plan.container],
+        media_type=MEDIA_TYPES[plan.container],
         size_bytes=joined.size_bytes,
         sha256=joined.sha256,
-        width=plan.restore.width,
-        height=plan.restore.height,
+        width=width,
+        height=height,
         frames=joined.frames,
         duration_s=joining.plan.duration_s if joining.plan else 0.0,
         elapsed_s=ended - (now.asked_at or now.created_at),

@@ -5,7 +5,8 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from services.common.errors import InvalidOption, NotFound, RangeOutOfBounds, WrongState
+from services.common.errors import InvalidOption, NotFound, NotSupported, RangeOutOfBounds, WrongState
+from services.common.formats import STILL
 from services.common.metrics import GatewayMetrics
 from services.common.plan import Plan
 from services.gateway import keys
@@ -15,7 +16,7 @@ from services.gateway.jobs import Job, State
 from services.gateway.playlist import PlayablePart, init_bytes, playlist
 from services.gateway.ports import ContainerFiles, Picture, QualityCheck
 from services.gateway.report import report_from_json
-from services.gateway.source import SourceIndex
+from services.gateway.source import ARCHIVE, SourceIndex
 from services.gateway.sources import Source, Sources
 from services.gateway.store.base import Store
 
@@ -122,8 +123,10 @@ class Results:
         )
 
     async def playlist(self, job_id: str) -> Playlist:
-        """The segments stored so far, without gaps."""
+        """The segments stored so far, without gaps. Raises NotSupported where the result is no video."""
         planned = await self._planned(job_id)
+        if planned.plan.container in STILL:
+            raise NotSupported("Pictures can't be played; look at single frames, or download the result.")
         index, source = await self._index(job_id), await self._source(job_id)
         durations = [float((index.end_of(s.end - 1) - index.pts[s.first]) * source.info.time_base) for s in planned.plan.segments]
         parts: list[PlayablePart] = []
@@ -217,5 +220,8 @@ def _instead(state: State) -> str:
 
 
 def _media_type(source: Source) -> str:
-    names = {"matroska,webm": "video/x-matroska", "avi": "video/x-msvideo", "mpegts": "video/mp2t"}
+    names = {
+        "matroska,webm": "video/x-matroska", "avi": "video/x-msvideo", "mpegts": "video/mp2t", ARCHIVE: "application/zip",
+        "png_pipe": "image/png", "jpeg_pipe": "image/jpeg", "webp_pipe": "image/webp", "tiff_pipe": "image/tiff",
+    }  # fmt: skip
     return "video/mp4" if "mp4" in source.info.container else names.get(source.info.container, "application/octet-stream")

@@ -16,6 +16,10 @@ SCHEMA_VERSION = 1
 _LENGTH_IN_HEADER = frozenset({"matroska,webm", "avi"})
 
 
+ARCHIVE = "zip"
+"""What :attr:`SourceInfo.container` says of an archive of pictures; other names are FFmpeg's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherStream:
     """A stream beside the video."""
@@ -35,7 +39,7 @@ class SourceInfo:
     """What a look at the file says, its packets not counted."""
 
     container: str
-    """FFmpeg's name of the demuxer."""
+    """FFmpeg's name of the demuxer, or ARCHIVE."""
 
     stream: int
     """Index of the video stream in the file."""
@@ -72,6 +76,9 @@ class SourceInfo:
 
     interlaced: bool
     """Its frames are two fields."""
+
+    alpha: bool = False
+    """Its frames have transparency."""
 
     display_matrix: tuple[int, ...] = ()
     """How a player turns the picture; empty: it doesn't."""

@@ -5,13 +5,11 @@ import itertools
 from services.common.errors import FingerprintChanged, InvalidOption
 from services.common.fleet import WorkerModel
 from services.common.media import SpanTask
+from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER
 from services.common.plan import RestorePlan
 
 NOISE = "per-latent-sha256-v1"
-PIXEL_FORMATS = {"yuv420p": 8, "yuv420p10le": 16}
-"""Encoded pixel formats, with the bits of the frames that the model is given for them."""
-
-ENCODER_OPTIONS = {"libx264": frozenset({"crf", "preset", "tune"})}
+ENCODER_OPTIONS = {VIDEO_ENCODER: frozenset({"crf", "preset", "tune"}), PICTURE_ENCODER: frozenset({"compression_level", "pred"})}
 """Encoders, with the options that a plan may set."""
 
 _MAX_SIDE = 16384
@@ -41,6 +39,11 @@ def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
         raise InvalidOption(f"{plan.colour!r} is no colour mode of {model.name}.", field="plan.colour")
     if plan.dtype != model.dtype:
         raise InvalidOption(f"This worker computes in {model.dtype}, not in {plan.dtype!r}.", field="plan.dtype")
+    if not 1 <= plan.steps <= model.max_steps:
+        raise InvalidOption(f"{model.name} takes 1 to {model.max_steps} steps, not {plan.steps}.", field="plan.steps")
+    for name in ("input_noise", "latent_noise"):
+        if not 0 <= getattr(plan, name) <= 1:
+            raise InvalidOption(f"{name} must lie between 0 and 1, not {getattr(plan, name)}.", field=f"plan.{name}")
     if plan.noise != NOISE:
         raise InvalidOption(f"{plan.noise!r} is no known way to draw noise.", field="plan.noise")
     if plan.tile_size or plan.tile_overlap:
@@ -55,12 +58,16 @@ def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
 def _check_output(plan: RestorePlan) -> None:
     for name in ("width", "height"):
         side = getattr(plan, name)
-        if side % 2 or not 2 <= side <= _MAX_SIDE:
-            raise InvalidOption(f"A result's {name} must be even and from 2 to {_MAX_SIDE}, not {side}.", field=f"plan.{name}")
+        if (side % 2 and plan.encoder == VIDEO_ENCODER) or not 2 <= side <= _MAX_SIDE:
+            raise InvalidOption(
+                f"A result's {name} must be from 2 to {_MAX_SIDE}, of a video even, not {side}.", field=f"plan.{name}"
+            )
     if plan.output_pixel_format not in PIXEL_FORMATS:
         raise InvalidOption(f"{plan.output_pixel_format!r} can't be encoded here.", field="plan.output_pixel_format")
     if plan.encoder not in ENCODER_OPTIONS:
         raise InvalidOption(f"{plan.encoder!r} is no encoder of this worker.", field="plan.encoder")
+    if PIXEL_FORMATS[plan.output_pixel_format].encoder != plan.encoder:
+        raise InvalidOption(f"{plan.encoder} doesn't encode {plan.output_pixel_format}.", field="plan.output_pixel_format")
     unknown = sorted({name for name, _ in plan.encoder_options} - ENCODER_OPTIONS[plan.encoder])
     if unknown:
         raise InvalidOption(f"{unknown[0]!r} is no option of the encoder that may be set.", field="plan.encoder_options")

@@ -119,6 +119,18 @@ class RestoreOrder:
     bit_depth: int
     """Of the frames on the socket: 8 or 16."""
 
+    alpha: bool = False
+    """Whether these have a fourth channel, transparency."""
+
+    input_noise: float = 0.0
+    """Noise added to the frames before they are encoded, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.colours import COLOURS
 from services.common.errors import ModelBroken, SettingsError
 from services.common.fleet import WorkerModel
 from services.inference.delivery.catalogue import CATALOGUE, EMBEDDED_DIRECTORY
@@ -19,9 +20,6 @@ from services.inference.delivery.volume import Volume
 from services.inference.gpu.model.spec import SPECS, ModelSpec
 from services.inference.messages import RankReady
 from services.inference.model_files import find_files, named_directory
-
-COLOURS = ("wavelet", "none")
-"""Colour modes of every model, the default first."""
 
 _TITLES = {"nano": "nano, part of this software"}
 _DETAILS = {"nano": "A small model for tests and demonstrations: it removes noise, and invents no detail."}
@@ -107,6 +105,7 @@ def describe(name: str, ready: RankReady) -> WorkerModel:
         overlap_latents=spec.overlap_latents,
         parameters=ready.parameters,
         colours=COLOURS,
+        max_steps=spec.max_steps,
         context_frames=spec.context_frames,
         detail=_DETAILS.get(name, ""),
     )

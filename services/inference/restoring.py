@@ -10,7 +10,7 @@ from services.common.channel import Message
 from services.common.errors import DeadlinePassed, InternalError
 from services.common.media import Packet, SpanTask
 from services.common.metrics import InferenceMetrics
-from services.inference.admission import PIXEL_FORMATS
+from services.common.pixels import PIXEL_FORMATS
 from services.inference.messages import (
     RestoreOrder,
     SegmentReady,
@@ -32,11 +32,12 @@ _LAST_STAGE = "encode"
 
 def rank_order(task: SpanTask, number: int, path: Path) -> RestoreOrder:
     """What the ranks have to know of a span."""
-    plan = task.plan
+    plan, encoded = task.plan, PIXEL_FORMATS[task.plan.output_pixel_format]
     return RestoreOrder(
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
         cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
-        bit_depth=PIXEL_FORMATS[plan.output_pixel_format],
+        bit_depth=encoded.bits, alpha=encoded.alpha,
+        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps,
     )  # fmt: skip
 
 

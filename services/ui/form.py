@@ -21,12 +21,24 @@ SIZES = {
 }
 """Ways to say how large the result shall be."""
 
+CONTAINERS = {
+    "Like the source": "",
+    "MP4": "mp4",
+    "Matroska (mkv)": "mkv",
+    "PNG, one picture": "png",
+    "JPEG, one picture": "jpg",
+    "WebP without loss, one picture": "webp",
+    "TIFF, one picture": "tiff",
+    "Zip of PNGs, a picture for each frame": "zip",
+}
+"""Forms of the result."""
+
 COLOURS = {
     pb.COLOUR_MODE_WAVELET: "Wavelet: the source's colours, recommended",
-    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "Wavelet, adaptive",
-    pb.COLOUR_MODE_ADAIN: "AdaIN: the source's mean and contrast",
-    pb.COLOUR_MODE_LAB: "Lab: histograms in Lab",
-    pb.COLOUR_MODE_HSV: "HSV: hue and saturation of the source",
+    pb.COLOUR_MODE_ADAIN: "AdaIN: the source's mean and contrast in each channel",
+    pb.COLOUR_MODE_LAB: "Lab: the source's mix of colours, and some of its light",
+    pb.COLOUR_MODE_HSV: "HSV: as strong colours as the source's, hue by hue",
+    pb.COLOUR_MODE_WAVELET_ADAPTIVE: "Wavelet, adaptive: weaker where colours come out too strong",
     pb.COLOUR_MODE_NONE: "None: as the model paints it",
 }
 """Colour modes in the order in which the page offers them."""
@@ -63,8 +75,17 @@ class Choices:
     colour: int | None = None
     """A ColourMode; None takes the model's default."""
 
+    container: str | None = None
+    """One of the values of CONTAINERS; None takes what fits the source."""
+
     crf: float | None = None
     """Constant rate factor; None takes the gateway's default."""
+
+    input_noise: float | None = None
+    """Noise on the frames, 0 to 1; None: none."""
+
+    latent_noise: float | None = None
+    """Distrust in the input, 0 to 1; None: none."""
 
     preview_start_s: float | None = None
     """Where a preview begins, seconds from the first frame."""
@@ -77,18 +98,21 @@ def job_request(choices: Choices) -> pb.JobRequest:
         InvalidOption: something is missing or out of bounds; ``field`` names it.
     """
     if not choices.upload_id:
-        raise InvalidOption("Choose a video first.", field="request.source.upload_id")
+        raise InvalidOption("Choose a video or picture first.", field="request.source.upload_id")
     request = pb.JobRequest(
         source=pb.Source(upload_id=choices.upload_id),
         model=choices.model or "",
         target=_target(choices),
         colour=pb.ColourMode.Name(choices.colour or 0),
         priority=pb.PRIORITY_BATCH,
+        container=choices.container or "",
     )
     if choices.seed is not None:
         request.seed = _whole(choices.seed, "The seed", "request.seed", 0, MAX_SEED)
     if choices.crf is not None:
         request.crf = _whole(choices.crf, "The quality factor", "request.crf", 0, 51)
+    request.input_noise = _share(choices.input_noise, "The noise on the frames", "request.input_noise")
+    request.latent_noise = _share(choices.latent_noise, "The freedom", "request.latent_noise")
     return request
 
 
@@ -145,6 +169,12 @@ def _whole(value: float | None, name: str, field: str, least: int, most: int) ->
     if value is None or value != value or value % 1 or not least <= value <= most:
         raise InvalidOption(f"{name} must be a whole number from {least:,} to {most:,}.", field=field)
     return int(value)
+
+
+def _share(value: float | None, name: str, field: str) -> float:
+    if value is not None and not 0 <= value <= 1:
+        raise InvalidOption(f"{name} must be from 0 to 1.", field=field)
+    return value or 0.0
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -11,7 +11,7 @@ from services.common.errors import InvalidVideo, ServiceError
 from services.common.metrics import UiMetrics
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui import home_cards
-from services.ui.form import COLOURS, MAX_SEED, PREVIEW_S, SIZES, Choices, job_request, preview_request
+from services.ui.form import COLOURS, CONTAINERS, MAX_SEED, PREVIEW_S, SIZES, Choices, job_request, preview_request
 from services.ui.links import Links, checked_id
 from services.ui.markup import tag
 from services.ui.settings import UiSettings
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 Updates = dict[Any, Any]
 """New values and properties by component; those that are not named stay as they are."""
 
-_PLAN_HINT = "Choose a video to see what restoring it will give."
+_PLAN_HINT = "Choose a video or picture to see what restoring it will give."
 _RECENT_JOBS = 12
 _PIECES_PER_LIMIT = 4
 # The widget itself is static/upload.js; it tells the page what became of the file.
@@ -56,7 +56,7 @@ class Home:
         self._timer = gr.Timer(5)
         self.form: list[Any] = [
             self.upload_id, self.model, self.size, self.scale, self.short_side, self.width, self.height,
-            self.seed, self.colour, self.crf, self.preview_start,
+            self.seed, self.colour, self.container, self.crf, self.input_noise, self.latent_noise, self.preview_start,
         ]  # fmt: skip
 
     def _build_upload(self) -> None:
@@ -80,11 +80,19 @@ class Home:
                 self.height = gr.Number(1080, label="Height in pixels", precision=0, min_width=120, elem_id="box-height")
             with gr.Accordion("More options", open=False, elem_id="more"):
                 self.colour = gr.Dropdown(_colour_choices(()), value=_DEFAULT_COLOUR, label="Colours", elem_id="colour")
+                self.container = gr.Dropdown(list(CONTAINERS.items()), value="", label="Form of the result", elem_id="container")
                 with gr.Row():
                     self.seed = gr.Number(
                         666, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, elem_id="seed"
                     )
                     self.crf = gr.Slider(0, 51, value=14, step=1, label="Quality factor, smaller is better", elem_id="crf")
+                with gr.Row():
+                    self.input_noise = gr.Slider(
+                        0, 1, value=0, step=0.05, label="Noise on the frames, invents more detail", elem_id="input-noise"
+                    )
+                    self.latent_noise = gr.Slider(
+                        0, 1, value=0, step=0.05, label="Freedom, keeps less of the source", elem_id="latent-noise"
+                    )
                 self.preview_start = gr.Number(0, label="A preview begins at second", minimum=0, elem_id="preview-start")
 
     def _build_plan(self) -> None:
@@ -94,7 +102,7 @@ class Home:
             self.plan_notice = fragment("", elem_id="plan-notice")
             self.notice = fragment("", elem_id="notice")
             with gr.Row(elem_classes="sv-buttons"):
-                self.start = gr.Button("Restore video", variant="primary", interactive=False, elem_id="start")
+                self.start = gr.Button("Restore", variant="primary", interactive=False, elem_id="start")
                 self.preview = gr.Button(f"Preview {PREVIEW_S:g} seconds first", interactive=False, elem_id="preview")
 
     def _build_jobs(self) -> None:
@@ -169,16 +177,17 @@ class Home:
             # An option that can't be used has to change first; anything else may pass by itself.
             hint = home_cards.plan_hint("There is no plan yet.")
             return self._planned(hint, can_start=error.retryable, about_options=error_words(error))
-        return self._planned(home_cards.plan_card(plan), can_start=True)
+        return self._planned(home_cards.plan_card(plan), can_start=True, can_preview=plan.frames > 1)
 
-    def _planned(self, plan: str, *, can_start: bool, about_file: str = "", about_options: str = "") -> Updates:
-        usable = gr.update(interactive=can_start)
+    def _planned(
+        self, plan: str, *, can_start: bool, can_preview: bool = True, about_file: str = "", about_options: str = ""
+    ) -> Updates:
         return {
             self.plan: plan,
             self._file_notice: home_cards.notice(about_file),
             self.plan_notice: home_cards.notice(about_options),
-            self.start: usable,
-            self.preview: usable,
+            self.start: gr.update(interactive=can_start),
+            self.preview: gr.update(interactive=can_start and can_preview),
         }
 
     async def _offer_models(self) -> Updates:
@@ -222,7 +231,22 @@ def _show_size_fields(size: str) -> tuple[Any, Any, Any]:
 
 
 def _choices(*form: Any) -> Choices:
-    upload_id, model, size, scale, short_side, width, height, seed, colour, crf, preview_start = form
+    (
+        upload_id,
+        model,
+        size,
+        scale,
+        short_side,
+        width,
+        height,
+        seed,
+        colour,
+        container,
+        crf,
+        input_noise,
+        latent_noise,
+        preview_start,
+    ) = form
     return Choices(
         upload_id=upload_id or "",
         model=model,
@@ -233,6 +257,9 @@ def _choices(*form: Any) -> Choices:
         height=height,
         seed=seed,
         colour=colour,
+        container=container,
         crf=crf,
+        input_noise=input_noise,
+        latent_noise=latent_noise,
         preview_start_s=preview_start,
     )

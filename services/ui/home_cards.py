@@ -1,5 +1,6 @@
 """What the page for a new job shows besides its form: service state, plan, jobs, notices. Pure."""
 
+from services.common.formats import STILL
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.form import is_preview
 from services.ui.links import Links
@@ -31,13 +32,19 @@ def plan_card(plan: pb.PlanSummary) -> Html:
     """What the job would do."""
     facts = [
         ("Size", tag("span", f"{_size(plan.source_width, plan.source_height)} → ", tag("b", _size(plan.width, plan.height)))),
-        ("Length", f"{time_words(seconds_of(plan.duration))}, {count(plan.frames, 'frame')}"),
+        ("Length", _length(plan)),
         ("Expected time", _expected(plan)),
         ("Model", plan.model),
     ]
     if plan.container:
         facts.append(("File", plan.container.upper()))
     return tag("div", facts_list(facts), warning_list(tuple(plan.warnings)), class_="sv-plan")
+
+
+def _length(plan: pb.PlanSummary) -> str:
+    if plan.container in STILL:
+        return count(plan.frames, "picture")
+    return f"{time_words(seconds_of(plan.duration))}, {count(plan.frames, 'frame')}"
 
 
 def plan_hint(text: str) -> Html:

@@ -1,5 +1,6 @@
 """What the page of one job shows: progress, live picture, players, details. Pure."""
 
+from services.common.formats import STILL
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.form import COLOURS, PREVIEW_S, is_preview
 from services.ui.home_cards import badge, facts_list, notice, warning_list
@@ -68,7 +69,7 @@ def live_picture(job: pb.Job, links: Links) -> Html:
 
 def live_player(job: pb.Job, links: Links) -> Html:
     """A player of what is stored so far. The same for the whole job: a player that is replaced would begin anew."""
-    if not _is_growing(job):
+    if not _is_growing(job) or job.plan.container in STILL:
         return EMPTY
     player = tag("growing-video", src=links.playlist(job.job_id), label="What is restored so far")
     return tag("figure", player, tag("figcaption", "What is restored so far"))
@@ -86,8 +87,8 @@ def newest_frame(job: pb.Job) -> int:
 
 
 def players(job: pb.Job, links: Links) -> Html:
-    """Source and result side by side, played together, with the download."""
-    if job.state != pb.JOB_STATE_SUCCEEDED:
+    """Source and result side by side, played together; nothing where the result is no video."""
+    if not can_be_played(job):
         return EMPTY
     return tag(
         "video-pair",
@@ -97,12 +98,18 @@ def players(job: pb.Job, links: Links) -> Html:
     )
 
 
+def can_be_played(job: pb.Job) -> bool:
+    """Whether there is a result that is a video."""
+    return job.state == pb.JOB_STATE_SUCCEEDED and job.plan.container not in STILL
+
+
 def download_card(job: pb.Job, links: Links) -> Html:
     """The link that saves the result."""
     if job.state != pb.JOB_STATE_SUCCEEDED:
         return EMPTY
     result = job.result
-    words = f"{result.width} × {result.height}, {time_words(seconds_of(result.duration))}, {size_words(result.size_bytes)}"
+    length = time_words(seconds_of(result.duration)) if can_be_played(job) else count(result.frames, "picture")
+    words = f"{result.width} × {result.height}, {length}, {size_words(result.size_bytes)}"
     link = tag("a", "Download", href=links.download(job.job_id), download=result.filename, class_="sv-download", id="download")
     return tag("div", link, tag("span", words, class_="sv-muted"), class_="sv-download-row")
 
@@ -151,11 +158,11 @@ def _headword(job: pb.Job) -> str:
 def _summary(job: pb.Job) -> str:
     plan = job.plan
     if not plan.frames:
-        return "The video is being looked at."
-    return (
-        f"{plan.source_width} × {plan.source_height} → {plan.width} × {plan.height}, {count(plan.frames, 'frame')}, "
-        f"{time_words(seconds_of(plan.duration))}, {plan.model}"
-    )
+        return "The file is being looked at."
+    length = f"{count(plan.frames, 'frame')}, {time_words(seconds_of(plan.duration))}"
+    if plan.container in STILL:
+        length = count(plan.frames, "picture")
+    return f"{plan.source_width} × {plan.source_height} → {plan.width} × {plan.height}, {length}, {plan.model}"
 
 
 def _stages(job: pb.Job) -> Html:
@@ -187,6 +194,9 @@ def _settings(job: pb.Job) -> "list[tuple[str, str]]":
         facts.append(("Model", job.plan.model))
     facts.append(("Seed", str(request.seed) if request.HasField("seed") else "666"))
     facts.append(("Colours", COLOURS.get(request.colour, "The model's default").split(":")[0]))
+    for value, name in ((request.input_noise, "Noise on the frames"), (request.latent_noise, "Freedom")):
+        if value:
+            facts.append((name, f"{value:g}"))
     if job.result.sha256:
         facts.append(("SHA-256", tag("code", job.result.sha256)))
     return facts

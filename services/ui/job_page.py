@@ -47,7 +47,7 @@ class JobPage:
         self._timer = gr.Timer(_TICK_S, active=False)
         self._refreshed = [
             self._headline, self._trouble, self._progress, self._download, self._picture, self._player, self._live_card,
-            self._result, self._players, self._frame, self._details, self._shown, self._timer,
+            self._result, self._players, self._play_card, self._frame, self._details, self._shown, self._timer,
             self.cancel, self.retry, self.whole, self.delete,
         ]  # fmt: skip
         self.outputs = [self.job_id, self.view, self.notice, *self._refreshed]
@@ -74,7 +74,7 @@ class JobPage:
                     elem_id="compare",
                 )  # fmt: skip
                 self._frame = gr.Slider(1, 2, value=1, step=1, label="Frame", elem_id="frame")
-            with gr.Column(elem_classes="sv-card"):
+            with gr.Column(elem_classes="sv-card") as self._play_card:
                 fragment(tag("h2", "Play"))
                 self._players = fragment("", elem_id="players")
 
@@ -170,6 +170,7 @@ class JobPage:
         return {
             self._result: gr.update(visible=True),
             self._players: job_cards.players(job, self._links),
+            self._play_card: gr.update(visible=job_cards.can_be_played(job)),
             self._frame: gr.update(maximum=max(2, frames), value=_middle_frame(job), visible=frames > 1),
         }
 

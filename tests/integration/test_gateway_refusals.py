@@ -96,7 +96,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "long preview": ({"preview": True}, "InvalidOption", "at most 1 s", "request.priority"),
     "colour not offered": ({"colour": pb.COLOUR_MODE_LAB}, "InvalidOption", "choose wavelet or none", "request.colour"),
     "colour unknown": ({"colour": 99}, "InvalidOption", "99 is not a value", "request.colour"),
-    "container unknown": ({"container": "avi"}, "InvalidOption", "give mp4 or mkv", "request.container"),
+    "container unknown": ({"container": "avi"}, "InvalidOption", "give one of mp4, mkv, png", "request.container"),
     "container too small": ({"container": "mp4"}, "InvalidOption", "can't hold the source's audio", "request.container"),
     "crf": ({"crf": 52}, "InvalidOption", "to 51", "request.crf"),
     "labels": ({"labels": {str(i): "" for i in range(17)}}, "InvalidOption", "at most 16", "request.labels"),

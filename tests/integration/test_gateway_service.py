@@ -176,7 +176,8 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     "web.webm": lambda p: make.video(p, codec="libvpx-vp9", audio="libopus"),
     "picture.png": make.image,
 }
-_CONTAINERS = {"subtitles.mkv": "mkv"}
+_CONTAINERS = {"subtitles.mkv": "mkv", "picture.png": "png"}
+_PIXEL_FORMATS = {"deep.mp4": "yuv420p10le", "picture.png": "rgb24"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -196,7 +197,7 @@ async def test_every_frame_and_sound_of_a_source_is_in_its_result(client: Gatewa
     with av.open(str(result)) as container:
         frame = next(container.decode(video=0))
         assert frame.rotation == (90 if name == "turned.mp4" else 0)
-        assert frame.format.name == ("yuv420p10le" if name == "deep.mp4" else "yuv420p")
+        assert frame.format.name == _PIXEL_FORMATS.get(name, "yuv420p")
 
 
 async def test_a_broadcasts_clock_begins_at_zero_with_its_sound(client: GatewayClient, tmp_path: Path):

@@ -157,7 +157,7 @@ async def test_a_deadline_reaches_the_rank(worker: Worker, calls: Calls, large: 
         ({"model": "seedvr2-3b"}, InvalidOption, "This worker has loaded nano, not 'seedvr2-3b'"),
         ({"fingerprint": "another"}, FingerprintChanged, "compute differently"),
         ({"model_hash": "another"}, FingerprintChanged, "other weights of nano"),
-        ({"width": 65}, InvalidOption, "must be even"),
+        ({"width": 65}, InvalidOption, "of a video even"),
     ],
 )
 async def test_what_was_planned_for_others_is_refused(

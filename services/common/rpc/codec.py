@@ -240,6 +240,9 @@ def _encode_plan(plan: RestorePlan) -> pb.RestorePlan:
         encoder=plan.encoder,
         encoder_options=dict(plan.encoder_options),
         output_pixel_format=plan.output_pixel_format,
+        input_noise=plan.input_noise,
+        latent_noise=plan.latent_noise,
+        steps=plan.steps,
     )
 
 
@@ -262,6 +265,9 @@ def _decode_plan(plan: pb.RestorePlan) -> RestorePlan:
         encoder=plan.encoder,
         encoder_options=tuple(sorted(plan.encoder_options.items())),
         output_pixel_format=plan.output_pixel_format,
+        input_noise=plan.input_noise,
+        latent_noise=plan.latent_noise,
+        steps=plan.steps or 1,
     )
 
 
@@ -316,6 +322,7 @@ def _encode_model(model: WorkerModel) -> pb.WorkerModel:
         colours=model.colours,
         context_frames=model.context_frames,
         detail=model.detail,
+        max_steps=model.max_steps,
     )
 
 
@@ -334,6 +341,7 @@ def _decode_model(model: pb.WorkerModel) -> WorkerModel:
         colours=tuple(model.colours),
         context_frames=model.context_frames,
         detail=model.detail,
+        max_steps=model.max_steps or 1,
     )
 
 

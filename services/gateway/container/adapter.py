@@ -12,9 +12,10 @@ from typing import Any
 from services.common.channel import Message
 from services.common.child import Child, ChildDied, Limits
 from services.common.errors import InternalError, InvalidVideo
+from services.common.formats import VIDEOS
 from services.common.media import Packet
 from services.gateway.ports import Joined, JoinTask, Picture, QualityCheck
-from services.gateway.source import SourceIndex, SourceInfo, index_from_fields, info_fields, info_from_fields
+from services.gateway.source import ARCHIVE, SourceIndex, SourceInfo, index_from_fields, info_fields, info_from_fields
 
 _MODULE = "services.gateway.container.child"
 # The end of a join moves the whole result once and reads it twice.
@@ -60,7 +61,7 @@ class Container:
 
     async def index(self, path: Path, info: SourceInfo, on_progress: Progress | None = None) -> SourceIndex:
         """All frames of the file; reads it once."""
-        async with self._asked("index", path=str(path), info=info_fields(info)) as child:
+        async with self._asked(_of_source("index", info), path=str(path), info=info_fields(info)) as child:
             while True:
                 message = await self._answer(child)
                 if message.kind == "index":
@@ -71,7 +72,7 @@ class Container:
     async def read(self, path: Path, info: SourceInfo, index: SourceIndex, first: int, end: int) -> AsyncGenerator[Packet, None]:
         """The packets that decoding the frames [first, end) needs, in decoding order."""
         fields = {"path": str(path), "stream": info.stream, **_wanted(index, first, end)}
-        async with self._child("read", fields) as child:
+        async with self._child(_of_source("read", info), fields) as child:
             while (message := await self._answer(child)).kind == "packet":
                 yield _packet(message)
 
@@ -83,7 +84,10 @@ class Container:
         fields = {"pixels": info.codec.width * info.codec.height, **_wanted(index, first, end)}
         if index.by_order:
             fields["first_number"] = first - start
-        async with self._free_to_look, self._child("cuts", {"path": str(path), "stream": info.stream, **fields}) as child:
+        async with (
+            self._free_to_look,
+            self._child(_of_source("cuts", info), {"path": str(path), "stream": info.stream, **fields}) as child,
+        ):
             yield first, False
             while (message := await self._answer(child)).kind != "end":
                 at = int(message.fields["at"])
@@ -97,12 +101,14 @@ class Container:
         """A frame of the source, scaled to ``size`` and then to at most ``max_side``, turned as a player would."""
         wanted = _wanted(index, frame, frame + 1)
         order = frame - index.keyframe_before(frame).frame if index.by_order else None
-        return await self._picture(path, info, {"stream": info.stream, "order": order, **wanted}, size, max_side)
+        return await self._picture(
+            _of_source("picture", info), path, info, {"stream": info.stream, "order": order, **wanted}, size, max_side
+        )
 
     async def segment_picture(self, path: Path, info: SourceInfo, number: int, *, max_side: int) -> Picture:
         """The frame ``number`` of a segment file, turned as a player would turn the source."""
         wanted = {"stream": 0, "order": number, "keyframe": [0, None, None], "end_packet": 1 << 30}
-        return await self._picture(path, info, wanted, (0, 0), max_side)
+        return await self._picture("picture", path, info, wanted, (0, 0), max_side)
 
     async def join(
         self, task: JoinTask, segment: Callable[[int], AbstractAsyncContextManager[Path]], on_progress: Progress
@@ -115,8 +121,12 @@ class Container:
         """
         fields = {name: getattr(task, name) for name in JoinTask.__slots__}
         fields |= {"source": str(task.source), "output": str(task.output), "time_base": str(task.time_base)}
+        kind = "join" if task.container in VIDEOS else "pictures"
         try:
-            async with self._asked("join", **fields) as child, contextlib.AsyncExitStack() as held:
+            async with (
+                self._asked(kind, **fields) as child,
+                contextlib.AsyncExitStack() as held,
+            ):
                 while (message := await self._answer(child, _JOIN_SILENCES)).kind != "joined":
                     if message.kind == "progress":
                         on_progress(float(message.fields["fraction"]))
@@ -130,10 +140,10 @@ class Container:
         return Joined(checks=checks, **message.fields)
 
     async def _picture(
-        self, path: Path, info: SourceInfo, wanted: dict[str, Any], size: tuple[int, int], max_side: int
+        self, kind: str, path: Path, info: SourceInfo, wanted: dict[str, Any], size: tuple[int, int], max_side: int
     ) -> Picture:
-        fields = {"width": size[0], "height": size[1], "max_side": max_side, "rotation": info.codec.rotation}
-        async with self._asked("picture", path=str(path), **wanted, **fields) as child:
+        fields = {"width": size[0], "height": size[1], "max_side": max_side, "matrix": info.display_matrix}
+        async with self._asked(kind, path=str(path), **wanted, **fields) as child:
             message = await self._answer(child)
             return Picture(data=bytes(message.payload), **message.fields)
 
@@ -153,7 +163,7 @@ class Container:
                 await child.send(kind, **fields)
                 yield child
             except ChildDied as error:
-                if kind == "join":
+                if kind in ("join", "pictures"):
                     raise
                 raise InvalidVideo(
                     f"The file can't be read: the process that read it failed ({error}). It is damaged, or too large for it."
@@ -172,6 +182,10 @@ class Container:
                 return await child.receive()
         except TimeoutError as error:
             raise InvalidVideo(f"Reading the file made no progress for {limit_s:g} s; it is damaged.") from error
+
+
+def _of_source(operation: str, info: SourceInfo) -> str:
+    return f"archive_{operation}" if info.container == ARCHIVE else operation
 
 
 def _wanted(index: SourceIndex, first: int, end: int) -> dict[str, Any]:

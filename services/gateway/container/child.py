@@ -9,7 +9,11 @@ from services.common.errors import InternalError, InvalidVideo, ServiceError
 
 _log = logging.getLogger(__name__)
 # Modules by operation, imported when needed: a child lives for one, and a start is what most of them cost.
-_MODULES = {"probe": "probe", "index": "probe", "read": "read", "join": "join", "picture": "picture", "cuts": "cuts"}
+_MODULES = {
+    "probe": "probe", "index": "probe", "read": "read", "join": "join", "pictures": "pictures", "picture": "picture",
+    "cuts": "cuts", "archive_index": "archive", "archive_read": "archive", "archive_picture": "archive",
+    "archive_cuts": "archive",
+}  # fmt: skip
 
 
 def main(channel: Channel) -> None:

@@ -41,7 +41,7 @@ def cuts(channel: Channel, fields: dict[str, Any]) -> None:
         stream = container.streams[fields["stream"]]
         if not isinstance(stream, VideoStream):
             raise InvalidVideo("The file has no video stream there.")
-        detector, told = _Detector(), time.monotonic()
+        detector, told = Detector(), time.monotonic()
         for at, frame in _wanted(container, stream, fields):
             if detector.begins_shot(frame):
                 channel.send("cut", at=at)
@@ -78,7 +78,7 @@ def _decoded(container: InputContainer, stream: VideoStream, fields: dict[str, A
         return
 
 
-class _Detector:
+class Detector:
     """Compares each frame with the one before it."""
 
     def __init__(self) -> None:

@@ -67,7 +67,8 @@ def join(channel: Channel, fields: dict[str, Any]) -> None:
         channel.send("segment", number=number)
         return str(channel.receive().fields["path"])
 
-    with disk_errors(), opened(fields["source"]) as source:
+    # An archive of pictures has nothing to copy: a segment stands in for it.
+    with disk_errors(), opened(path_of(0) if fields["archive"] else fields["source"]) as source:
         delay = _delay(path_of, fields["counts"])
         digests = _write(source, path_of, delay, fields, lambda fraction: channel.send("progress", fraction=fraction))
         channel.send("joined", **check(fields, digests))
@@ -92,7 +93,7 @@ def ranks(stamps: list[int]) -> list[int]:
     return found
 
 
-def _packets(path: str) -> list[Packet[Any]]:
+def packets(path: str) -> list[Packet[Any]]:
     with opened(path) as container, reading():
         return [p for p in container.demux(container.streams.video[0]) if p.size and p.pts is not None]
 
@@ -101,10 +102,10 @@ def _delay(path_of: SegmentPath, counts: list[int]) -> int:
     """How many frames decoding is ahead of presentation, at most. Raises InternalError for a segment that isn't whole."""
     delay = 0
     for number, count in enumerate(counts):
-        packets = _packets(path_of(number))
-        if len(packets) != count or not packets[0].is_keyframe:
-            raise InternalError(f"segment {number} has {len(packets)} of {count} frames", field=str(number))
-        delay = max(delay, *(i - rank for i, rank in enumerate(ranks([p.pts or 0 for p in packets]))))
+        found = packets(path_of(number))
+        if len(found) != count or not found[0].is_keyframe:
+            raise InternalError(f"segment {number} has {len(found)} of {count} frames", field=str(number))
+        delay = max(delay, *(i - rank for i, rank in enumerate(ranks([p.pts or 0 for p in found]))))
     return delay
 
 
@@ -182,8 +183,8 @@ def _video_packets(
 ) -> Iterator[tuple[Fraction, Packet[Any]]]:
     stamps, begin = job.fields["pts"], 0
     for number, count in enumerate(job.fields["counts"]):
-        packets = _packets(path_of(number))
-        for i, (packet, rank) in enumerate(zip(packets, ranks([p.pts or 0 for p in packets]), strict=True)):
+        found = packets(path_of(number))
+        for i, (packet, rank) in enumerate(zip(found, ranks([p.pts or 0 for p in found]), strict=True)):
             _stamp(packet, job, begin + i, begin + rank, delay)
             yield _time(packet), packet
         begin += count

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import av
 import av.error
@@ -27,13 +28,14 @@ _REASONS = (
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[InputContainer]:
-    """The container at ``path``. Raises InvalidVideo."""
+def opened(source: str | BinaryIO, format: str | None = None) -> Iterator[InputContainer]:
+    """The container in a file, by its path or opened; ``format``: only this demuxer. Raises InvalidVideo."""
     # Only here FFmpeg's words say why; later ones would fill our log with remarks on damaged packets.
     av.logging.set_level(av.logging.ERROR)
     with av.logging.Capture(local=False) as logs:
         try:
-            container = av.open("file:" + path, "r", options=_OPTIONS, metadata_errors="replace")
+            file = "file:" + source if isinstance(source, str) else source
+            container = av.open(file, "r", format=format, options=_OPTIONS, metadata_errors="replace")
         except av.error.FFmpegError as error:
             raise InvalidVideo(f"The file can't be read as a video: {_reason(logs, error)}.") from error
         finally:

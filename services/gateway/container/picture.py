@@ -6,7 +6,6 @@ from typing import Any
 
 import av
 import av.error
-import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -14,6 +13,7 @@ from services.common.channel import Channel
 from services.common.errors import InvalidVideo, RangeOutOfBounds
 from services.gateway.container.opening import opened
 from services.gateway.container.read import wanted_packets
+from services.gateway.container.turning import turned
 
 MAX_SIDE = 4096
 # A message has at most 4 MiB.
@@ -27,18 +27,18 @@ def picture(channel: Channel, fields: dict[str, Any]) -> None:
     """Answer "picture" with "png" {width, height} and the bytes.
 
     Fields: path, stream; those of "read" for one frame, or order, the frame's number counted from the first one decoded;
-    width, height to scale to, 0: as it is; max_side; rotation, degrees counter-clockwise.
+    width, height to scale to, 0: as it is; max_side; matrix, how a player turns it.
     """
     with opened(fields["path"]) as container:
         stream = container.streams[fields["stream"]]
         if not isinstance(stream, VideoStream):
             raise InvalidVideo("The file has no video stream there.")
-        frame = _decoded(container, stream, fields)
-    data, width, height = _png(frame, fields)
+        frame = decoded_picture(container, stream, fields)
+    data, width, height = png(frame, fields)
     channel.send("png", data, width=width, height=height)
 
 
-def _decoded(container: Any, stream: VideoStream, fields: dict[str, Any]) -> VideoFrame:
+def decoded_picture(container: Any, stream: VideoStream, fields: dict[str, Any]) -> VideoFrame:
     context = stream.codec_context
     context.thread_count = 1
     count = 0
@@ -56,14 +56,15 @@ def _decoded(container: Any, stream: VideoStream, fields: dict[str, Any]) -> Vid
     raise RangeOutOfBounds("That frame can't be decoded.")
 
 
-def _png(frame: VideoFrame, fields: dict[str, Any]) -> tuple[bytes, int, int]:
+def png(frame: VideoFrame, fields: dict[str, Any]) -> tuple[bytes, int, int]:
+    """A frame as a PNG of the wanted size, turned, and its width and height."""
     width, height = fields["width"] or frame.width, fields["height"] or frame.height
     side = min(fields["max_side"] or MAX_SIDE, MAX_SIDE)
     factor = min(1.0, side / max(width, height))
     while True:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         rgb = _rgb(frame, *size)
-        pixels = np.ascontiguousarray(np.rot90(rgb.to_ndarray(), fields["rotation"] // 90))
+        pixels = turned(rgb.to_ndarray(), fields["matrix"])  # type: ignore[arg-type]  # of this format whole numbers
         data = _encoded(pixels)
         if len(data) <= _MAX_BYTES or max(size) < 64:
             return data, pixels.shape[1], pixels.shape[0]
@@ -74,12 +75,14 @@ def _rgb(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     matrix = int(frame.colorspace)
     if matrix == _UNSPECIFIED:
         matrix = 1 if frame.height >= _BT601_LINES else 5
-    return frame.reformat(width, height, "rgb24", src_colorspace=matrix, interpolation="BICUBIC")
+    form = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+    return frame.reformat(width, height, form, src_colorspace=matrix, interpolation="BICUBIC")
 
 
 def _encoded(pixels: Any) -> bytes:
+    form = "rgba" if pixels.shape[2] == 4 else "rgb24"
     encoder = av.CodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = pixels.shape[1], pixels.shape[0], "rgb24"
+    encoder.width, encoder.height, encoder.pix_fmt = pixels.shape[1], pixels.shape[0], form
     encoder.time_base = Fraction(1, 25)
-    frame = VideoFrame.from_ndarray(pixels, "rgb24")
+    frame = VideoFrame.from_ndarray(pixels, form)
     return b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode(None)])

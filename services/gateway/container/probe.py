@@ -6,7 +6,9 @@ import itertools
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av.error
@@ -21,7 +23,10 @@ from services.common.channel import Channel
 from services.common.errors import InvalidVideo
 from services.common.media import CodecParameters
 from services.gateway.container.opening import opened, reading, video_stream
+from services.gateway.container.tags import picture_tags
+from services.gateway.container.zipped import Archive, is_archive
 from services.gateway.source import (
+    ARCHIVE,
     OtherStream,
     PacketFacts,
     SourceInfo,
@@ -37,16 +42,30 @@ _MAX_PACKETS = 3_000_000
 _PATIENCE_PACKETS = 300
 _IMAGES = ("_pipe",)
 _NO_STAMPS = frozenset({"h264", "hevc"})
+_OPAQUE = 255
 _FIELDS = frozenset({"tt", "bb", "tb", "bt"})
 
 
 def probe(channel: Channel, fields: dict[str, Any]) -> None:
     """Answer "probe" {path, max_pixels} with "info"."""
-    with opened(fields["path"]) as container:
-        stream = video_stream(container)
-        _check_header(stream, fields["max_pixels"])
-        frame = _first_frame(container, stream)
-        channel.send("info", **info_fields(_info(container, stream, frame)))
+    path, max_pixels = fields["path"], fields["max_pixels"]
+    if is_archive(path):
+        with Archive(path) as archive, archive.opened(0) as picture:
+            # The first picture speaks for all.
+            info = _oriented(_probed(picture, max_pixels), archive.read(0))
+            info = replace(info, container=ARCHIVE, image=False)
+    else:
+        with opened(path) as container:
+            info = _probed(container, max_pixels)
+        if info.image:
+            info = _oriented(info, Path(path).read_bytes())
+    channel.send("info", **info_fields(info))
+
+
+def _probed(container: InputContainer, max_pixels: int) -> SourceInfo:
+    stream = video_stream(container)
+    _check_header(stream, max_pixels)
+    return _info(container, stream, _first_frame(container, stream))
 
 
 def index(channel: Channel, fields: dict[str, Any]) -> None:
@@ -114,6 +133,7 @@ def _info(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> 
         origin_free=name in ("mpegts", "mpeg"),
         start_s=start_s,
         image=name.endswith(_IMAGES),
+        alpha=_has_alpha(frame),
         interlaced=frame.interlaced_frame,
         display_matrix=_display_matrix(frame),
     )
@@ -148,9 +168,26 @@ def _aspect(value: Fraction | None) -> Fraction:
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...]:
-    side_data: Any = frame.side_data
+    try:
+        side_data: Any = frame.side_data
+    except ValueError:
+        # PyAV knows not every kind; pictures' EXIF is one of those, and read from their file.
+        return ()
     found = side_data.get(Type.DISPLAYMATRIX)
-    return struct.unpack("=9i", bytes(found)) if found is not None and frame.rotation % 360 else ()
+    matrix = struct.unpack("=9i", bytes(found)) if found is not None else ()
+    upright = not matrix or (matrix[0] > 0 and matrix[4] > 0)
+    return () if upright else matrix
+
+
+def _oriented(info: SourceInfo, data: bytes) -> SourceInfo:
+    tags = picture_tags(data)
+    return replace(info, codec=replace(info.codec, rotation=tags.rotation), display_matrix=tags.display_matrix)
+
+
+def _has_alpha(frame: VideoFrame) -> bool:
+    if frame.format.name == "pal8":
+        return bool((frame.to_ndarray(format="rgba")[..., 3] < _OPAQUE).any())
+    return any(component.is_alpha for component in frame.format.components)
 
 
 def _other(stream: Stream) -> OtherStream:

@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.common.colours import COLOURS
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, ModelBroken
-from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.alpha import enlarge_alpha
+from services.inference.gpu.model.colour.transfer import ColourTransfer
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
+from services.inference.gpu.model.strength import weaken_frames, weaken_latents
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
 from services.inference.gpu.stages import Download, OnStage, Stages, stages_on
 from services.inference.gpu.stitching import LatentWindows
 
 STAGES = ("prepare", "vae_encode", "dit", "vae_decode", "colour")
-COLOURS = ("wavelet", "none")
 
 Checkpoint = Callable[[], None]
 """Called where work can stop: before each slice, each window and each transformer block. Raises to stop it."""
@@ -49,8 +51,8 @@ class RestoreSettings:
     first_frame: int
     """Source index of the first frame pushed; noise is drawn by source index."""
 
-    colour: str = "wavelet"
-    """Colour transfer from the source: wavelet or none."""
+    colour: str = COLOURS[0]
+    """Colour transfer from the source; one of COLOURS."""
 
     cuts: tuple[int, ...] = ()
     """Source indices, ascending, of frames that begin a shot: nothing before them is remembered."""
@@ -70,6 +72,18 @@ class RestoreSettings:
     bit_depth: int = 8
     """Of the frames that come in and go out: 8 or 16."""
 
+    alpha: bool = False
+    """Whether they have a fourth channel, transparency."""
+
+    input_noise: float = 0.0
+    """Noise added to the frames before they are encoded, 0 to 1."""
+
+    latent_noise: float = 0.0
+    """How far the model is made to distrust its input, 0 to 1."""
+
+    steps: int = 1
+    """From noise to the result; at most the model's ``max_steps``."""
+
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 1:
             raise InvalidOption(f"an output of {self.width}x{self.height} pixels", field="width")
@@ -84,6 +98,9 @@ class RestoreSettings:
                 f"windows of {self.window_latents} latents can't share {self.overlap_latents}, only up to half",
                 field="overlap_latents",
             )
+        for name in ("input_noise", "latent_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidOption(f"{name} of {getattr(self, name)}; it lies between 0 and 1", field=name)
         if self.bit_depth not in (8, 16):
             raise InvalidOption(f"frames of {self.bit_depth} bits; 8 and 16 are known", field="bit_depth")
 
@@ -95,6 +112,8 @@ class SpanRestorer:
     """
 
     def __init__(self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint) -> None:
+        if not 1 <= settings.steps <= model.spec.max_steps:
+            raise InvalidOption(f"{settings.steps} steps; {model.spec.name} takes 1 to {model.spec.max_steps}", field="steps")
         self._model = model
         self._settings = settings
         self._stages = stages_on(model.device, on_stage)
@@ -109,10 +128,10 @@ class SpanRestorer:
         """Take the next frames and give back what is finished. Use the iterator up before the next call.
 
         Args:
-            frames: (T, H, W, 3) RGB; copied.
+            frames: (T, H, W, 3) RGB, or (T, H, W, 4) RGBA where the settings say so; copied.
 
         Yields:
-            (t, height, width, 3) restored frames, in order.
+            (t, height, width, 3 or 4) restored frames, in order.
 
         Raises:
             InvalidVideo: the frames are not like those before.
@@ -134,9 +153,9 @@ class SpanRestorer:
         return self._shot.finish()
 
     def _check(self, frames: Frames) -> None:
-        depth = self._settings.bit_depth
-        if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, 3):
-            raise InvalidVideo(f"frames are {frames.dtype} {frames.shape}, not {depth}-bit (T, H, W, 3)")
+        depth, channels = self._settings.bit_depth, 4 if self._settings.alpha else 3
+        if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, channels):
+            raise InvalidVideo(f"frames are {frames.dtype} {frames.shape}, not {depth}-bit (T, H, W, {channels})")
         if self._size is not None and frames.shape[1:] != self._size:
             raise InvalidVideo(f"frame size changes from {self._size[:2]} to {frames.shape[1:3]}")
         self._size = frames.shape[1:]
@@ -159,6 +178,7 @@ class _Shot:
         self._windows = LatentWindows(length, shared) if length else LatentWindows(spec.window_latents, spec.overlap_latents)
         self._slice_latents = settings.slice_latents or spec.slice_latents
         self._encoder, self._decoder = VaeState(), VaeState()
+        self._colour = ColourTransfer(settings.colour) if settings.colour != "none" else None
         self._waiting: deque[Frames] = deque()
         """Frames pushed, not yet encoded; fewer than a slice between calls."""
         self._sources: deque[Frames] = deque()
@@ -201,15 +221,20 @@ class _Shot:
     def _encode(self, frames: list[Frames]) -> None:
         self._checkpoint()
         with self._stage("prepare", len(frames)):
-            prepared = pad_to_multiple(self._prepare(frames), self._model.spec.size_multiple).to(self._model.dtype)
+            prepared = self._weakened(self._prepare(frames))
+            prepared = pad_to_multiple(prepared, self._model.spec.size_multiple).to(self._model.dtype)
         with self._stage("vae_encode", len(frames)):
             self._windows.add(self._model.vae.encode(prepared, self._encoder))
         self._sources.extend(frames)
 
     def _prepare(self, frames: list[Frames]) -> Tensor:
         """(T, 3, height, width) in [-1, 1]."""
-        unit = to_unit(np.stack(frames), self._model.device)
+        unit = to_unit(np.stack(frames)[..., :3], self._model.device)
         return normalise(resize(unit, self._settings.height, self._settings.width))
+
+    def _weakened(self, frames: Tensor) -> Tensor:
+        settings, encoded = self._settings, self._coded_frames(0, self._windows.count) if self._windows.count else 0
+        return weaken_frames(frames, settings.input_noise, seed=settings.seed, first_frame=self._first_frame + encoded)
 
     def _denoise(self) -> Tensor:
         """Restore the window that is full; the latents that are final now, (L, h, w, C)."""
@@ -221,18 +246,21 @@ class _Shot:
 
     def _restored(self, low_quality: Tensor, first_latent: int) -> Tensor:
         """(L, h, w, C) scaled latents to the same, restored."""
-        model, factor = self._model, self._model.spec.vae.temporal_factor
+        model, settings, factor = self._model, self._settings, self._model.spec.vae.temporal_factor
         # A latent has the noise of the last frame that it codes, whichever window it is in.
         indices = [self._first_frame + (first_latent + i) * factor for i in range(len(low_quality))]
-        noise = noise_of(self._settings.noise, self._settings.seed, indices, low_quality.shape[1:]).to(model.device)
-        conditioned = condition(low_quality)
+        noise = noise_of(settings.noise, settings.seed, indices, low_quality.shape[1:]).to(model.device)
+        weakened = weaken_latents(
+            low_quality, settings.latent_noise, way=settings.noise, seed=settings.seed, source_indices=indices, vae=model.spec.vae
+        )
+        conditioned = condition(weakened)
 
         def velocity_at(x: Tensor, t: float) -> Tensor:
             inputs = torch.cat([x, conditioned], dim=-1).to(model.dtype)
             velocity: Tensor = model.dit(inputs, model.text, torch.tensor(t, device=model.device), self._checkpoint)
             return velocity
 
-        return sample(velocity_at, noise)
+        return sample(velocity_at, noise, settings.steps)
 
     def _decode_all(self, latents: Tensor, padding: int = 0) -> Iterator[Frames]:
         """Decode final latents, (L, h, w, C); the last ``padding`` frames are not given back."""
@@ -261,9 +289,16 @@ class _Shot:
 
     def _finish_colours(self, decoded: Tensor, sources: list[Frames]) -> Download:
         finite = decoded.sum(dtype=torch.float32).isfinite()
-        if self._settings.colour == "wavelet":
-            decoded = transfer_wavelet(decoded, self._prepare(sources))
+        alpha = self._enlarged_alpha(decoded, sources) if self._settings.alpha else None
+        if self._colour is not None:
+            decoded = self._colour(decoded, self._prepare(sources))
+        if alpha is not None:
+            decoded = torch.cat([decoded.float(), normalise(alpha)], dim=1)
         return Download(quantise_on_device(decoded, self._settings.bit_depth), finite)
+
+    def _enlarged_alpha(self, decoded: Tensor, sources: list[Frames]) -> Tensor:
+        alpha = to_unit(np.stack([picture[..., 3:] for picture in sources]), self._model.device)
+        return enlarge_alpha(alpha, decoded)
 
     def _fetch(self, download: Download) -> Frames:
         finite, frames = download.wait()

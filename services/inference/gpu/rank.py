@@ -174,7 +174,8 @@ class _Restoring:
         settings = RestoreSettings(
             width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, cuts=tuple(order.cuts),
             colour=order.colour, window_latents=order.window_latents, overlap_latents=order.overlap_latents,
-            bit_depth=order.bit_depth,
+            bit_depth=order.bit_depth, alpha=order.alpha,
+            input_noise=order.input_noise, latent_noise=order.latent_noise, steps=order.steps,
         )  # fmt: skip
         restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint)
         for frames in part.frames():

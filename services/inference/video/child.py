@@ -20,8 +20,8 @@ from services.common.channel import Buffer, Channel, ChannelClosed, Message
 from services.common.child import run_child
 from services.common.errors import InternalError, InvalidVideo, ServiceError
 from services.common.media import Packet
+from services.common.pixels import PIXEL_FORMATS
 from services.common.plan import Segment
-from services.inference.admission import PIXEL_FORMATS
 from services.inference.frames import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Frames, frames_of, send_frames
 from services.inference.messages import VideoOrder, packet_of, video_order
 from services.inference.video.colour import FrameReader, colours_of
@@ -90,10 +90,8 @@ class _Span:
             self._ended.put(None)
 
     def _decode(self, rank: Channel) -> None:
-        reader = FrameReader(
-            colours_of(self._task.codec), self._task.codec.width, self._task.codec.height,
-            PIXEL_FORMATS[self._task.plan.output_pixel_format],
-        )  # fmt: skip
+        codec, encoded = self._task.codec, PIXEL_FORMATS[self._task.plan.output_pixel_format]
+        reader = FrameReader(colours_of(codec), codec.width, codec.height, encoded.bits, alpha=encoded.alpha)
         started = time.thread_time()
         for batch in _batches(self._pictures(reader)):
             now = time.thread_time()

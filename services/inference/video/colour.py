@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from services.common.media import CodecParameters
 
 Frames = NDArray[np.unsignedinteger[Any]]
-"""(T, H, W, 3) RGB, full range: uint8, or uint16 for sources of more than 8 bits."""
+"""(T, H, W, 3) RGB or (T, H, W, 4) RGBA, full range: uint8, or uint16 for sources of more than 8 bits."""
 
 _LIMITED, _FULL = 1, 2
 _BT709, _BT601 = 1, 6
@@ -28,6 +29,7 @@ _SCALING = (
 )
 # What the scaler makes of white where samples have 16 bits.
 _SCALER_WHITE, _WHITE = 65283, 65535
+_RGB = {(8, False): "rgb24", (16, False): "rgb48le", (8, True): "rgba", (16, True): "rgba64le"}
 _GREY = {"gray": "yuv444p", "gray10le": "yuv444p10le", "gray12le": "yuv444p12le"}
 
 
@@ -63,14 +65,15 @@ def colours_of(codec: CodecParameters) -> Colours:
 class FrameReader:
     """Decoded frames to RGB pictures of one size."""
 
-    def __init__(self, colours: Colours, width: int, height: int, bit_depth: int) -> None:
+    def __init__(self, colours: Colours, width: int, height: int, bit_depth: int, *, alpha: bool = False) -> None:
+        """``alpha``: pictures have a fourth channel; it is opaque where the source has none."""
         self._colours = colours
         self._size = width, height
-        self._format = "rgb24" if bit_depth == 8 else "rgb48le"
+        self._format = _RGB[bit_depth, alpha]
         self._scaler, self._grey_scaler = VideoReformatter(), VideoReformatter()
 
     def picture(self, frame: VideoFrame) -> Frames:
-        """(height, width, 3); a frame of another size than the stream's is scaled to it."""
+        """(height, width, 3 or 4); a frame of another size than the stream's is scaled to it."""
         found = self._with_chroma(frame)
         found.colorspace = self._colours.matrix
         rgb = self._scaler.reformat(
@@ -78,7 +81,7 @@ class FrameReader:
             src_color_range=self._colours.source_range, dst_color_range=_FULL, threads=1,
         )  # fmt: skip
         picture: Frames = rgb.to_ndarray()  # type: ignore[assignment]  # of these formats always whole numbers
-        return picture if picture.dtype == np.uint8 else _FROM_SCALER[picture]
+        return picture if picture.dtype == np.uint8 or _is_exact(found) else _stretched(picture, found)
 
     def _with_chroma(self, frame: VideoFrame) -> VideoFrame:
         # The scaler takes grey for full range, whatever the stream says.
@@ -99,15 +102,33 @@ class FrameWriter:
         self._scaler = VideoReformatter()
 
     def frame(self, picture: Frames) -> VideoFrame:
-        """A frame in the encoder's pixel format, limited range; ``picture`` is (H, W, 3)."""
-        if picture.dtype == np.uint8:
-            rgb = VideoFrame.from_ndarray(picture, "rgb24")
-        else:
-            rgb = VideoFrame.from_ndarray(_TO_SCALER[picture], "rgb48le")
+        """A frame in the encoder's pixel format, limited range but for RGB; ``picture`` is (H, W, 3 or 4)."""
+        deep, exact = picture.dtype == np.uint16, VideoFormat(self._format).is_rgb
+        source = _RGB[16 if deep else 8, picture.shape[2] == 4]
+        rgb = VideoFrame.from_ndarray(_TO_SCALER[picture] if deep and not exact else picture, source)
+        if exact:
+            return self._scaler.reformat(rgb, format=self._format, src_color_range=_FULL, dst_color_range=_FULL, threads=1)
         return self._scaler.reformat(
             rgb, format=self._format, dst_colorspace=self._colours.matrix, interpolation=_SCALING,
             src_color_range=_FULL, dst_color_range=_LIMITED, threads=1,
         )  # fmt: skip
+
+
+def _is_exact(frame: VideoFrame) -> bool:
+    """Whether the scaler only moves samples of this frame: RGB, and grey of 8 or 16 bits."""
+    return frame.format.is_rgb or len(frame.format.components) < 3
+
+
+def _stretched(picture: Frames, frame: VideoFrame) -> Frames:
+    """16-bit samples of a YUV frame, from the scaler's white to ours."""
+    components = frame.format.components
+    if picture.shape[2] == 3:
+        return _FROM_SCALER[picture]
+    # Transparency is not converted but shifted up.
+    bits = components[-1].bits
+    opaque = ((1 << bits) - 1) << (16 - bits) if components[-1].is_alpha else _WHITE
+    alpha = np.minimum(np.round(picture[..., 3:] * (_WHITE / opaque)), _WHITE).astype(np.uint16)
+    return np.concatenate([_FROM_SCALER[picture[..., :3]], alpha], axis=-1)
 
 
 def _table(white: int, wanted: int) -> NDArray[np.uint16]:

@@ -11,6 +11,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 from av.packet import Packet as AvPacket
+from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from services.common.errors import InternalError
@@ -22,6 +23,9 @@ from services.inference.video.x264 import repeatable_options
 # delay_moov: an edit list then makes up for the encoder's delay, so that time stamps are exact; frag_discont: they count from
 # the source's beginning in every segment, as a player that appends segments expects.
 _MOVFLAGS = "frag_keyframe+empty_moov+delay_moov+default_base_moof+frag_discont"
+# Of ITU-T H.273.
+_RGB = 0
+_LIMITED, _FULL = 1, 2
 _MAX_TIMESCALE = 2**31 - 1
 
 OnSegment = Callable[[Segment, bytes], None]
@@ -54,7 +58,7 @@ class SpanEncoder:
         return self._segment is None
 
     def take(self, pictures: Frames) -> int:
-        """Encode (T, H, W, 3) frames; returns how many of them belong to the span, context not counted."""
+        """Encode (T, H, W, C) frames; returns how many of them belong to the span, context not counted."""
         kept = 0
         for picture in pictures:
             kept += self._take_one(picture)
@@ -131,6 +135,7 @@ def _stream(container: OutputContainer, task: SpanTask, threads: int) -> VideoSt
     context.time_base = stream.time_base = task.time_base
     context.thread_count = threads
     context.sample_aspect_ratio = Fraction(1)
-    context.colorspace, context.color_range = colours.matrix, 1
+    is_rgb = VideoFormat(plan.output_pixel_format).is_rgb
+    context.colorspace, context.color_range = (_RGB, _FULL) if is_rgb else (colours.matrix, _LIMITED)
     context.color_primaries, context.color_trc = colours.primaries, colours.transfer
     return stream

@@ -56,8 +56,8 @@ class VideoUpload extends HTMLElement {
 	}
 
 	build() {
-		this.input = element("input", { type: "file", accept: "video/*,.mkv,.mts,.m2ts,.ts,.avi,.mxf,.y4m", id: "video-file" });
-		const words = element("span", { class: "sv-drop-words" }, element("b", {}, "Choose a video"), " or drop it here");
+		this.input = element("input", { type: "file", accept: "video/*,image/*,.mkv,.mts,.m2ts,.ts,.avi,.mxf,.y4m,.tif,.tiff,.zip", id: "video-file" });
+		const words = element("span", { class: "sv-drop-words" }, element("b", {}, "Choose a video or picture"), " or drop it here, or a zip of numbered pictures");
 		const limit = element(
 			"span", { class: "sv-muted" }, `MP4, MOV, MKV, WebM and others, at most ${this.getAttribute("limit-words")}`,
 		);
@@ -250,10 +250,12 @@ class VideoUpload extends HTMLElement {
 
 	// The person sees what they chose at once, from their own disk.
 	showLocally(file) {
-		const video = element("video", { controls: "", muted: "", playsinline: "", preload: "metadata", "aria-label": "Chosen video" });
-		this.local = video.src = URL.createObjectURL(file);
-		video.addEventListener("error", () => video.remove());
-		this.status.append(video);
+		const seen = file.type.startsWith("image/")
+			? element("img", { alt: "Chosen picture" })
+			: element("video", { controls: "", muted: "", playsinline: "", preload: "metadata", "aria-label": "Chosen video" });
+		this.local = seen.src = URL.createObjectURL(file);
+		seen.addEventListener("error", () => seen.remove());
+		this.status.append(seen);
 	}
 
 	showStatus(name, words, share, action) {

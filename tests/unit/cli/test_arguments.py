@@ -14,14 +14,17 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
         ("fly", "invalid choice: 'fly'"),
         ("restore", "IN"),
         ("restore a.mp4 --scale 0", "'0' is not a factor above 0"),
-        ("restore a.mp4 --scale nan", "'nan' is not a factor"),
-        ("restore a.mp4 --scale inf", "'inf' is not a factor"),
+        ("restore a.mp4 --scale nan", "'nan' is not a number"),
+        ("restore a.mp4 --scale inf", "'inf' is not a number"),
         ("restore a.mp4 --scale 2 --size 64x64", "not allowed with"),
         ("restore a.mp4 --short-side 0", "'0' is not pixels from 1"),
         ("restore a.mp4 --size 640", "'640' is not WIDTHxHEIGHT"),
         ("restore a.mp4 --seed -1", "expected one argument|is not a seed"),
         ("restore a.mp4 --seed 18446744073709551616", "is not a seed"),
         ("restore a.mp4 --colour red", "'red' is not one of wavelet, none"),
+        ("restore a.mp4 --input-noise 2", "'2' is not from 0 to 1"),
+        ("restore a.mp4 --latent-noise x", "'x' is not a number"),
+        ("restore a.mp4 --steps 0", "'0' is not steps from 1"),
         ("restore a.mp4 --server localhost", "'localhost' is not HOST:PORT"),
         ("up --port 70000", "'70000' is not a port"),
         ("jobs", "COMMAND"),
@@ -41,6 +44,12 @@ def test_restore_options_are_read():
     assert (arguments.input, arguments.output, arguments.server) == (Path("a.mp4"), Path("b.mkv"), "gate:50051")
     assert (arguments.size, arguments.seed, arguments.model, arguments.json) == ((1280, 720), 7, "nano", True)
     assert arguments.colour == pb.COLOUR_MODE_WAVELET_ADAPTIVE
+
+
+def test_strength_options_are_read():
+    typed = "restore a.mp4 --input-noise 0.25 --latent-noise 1 --steps 2 --cfg-scale -1.5"
+    arguments = build_parser().parse_args(typed.split())
+    assert (arguments.input_noise, arguments.latent_noise, arguments.steps, arguments.cfg_scale) == (0.25, 1.0, 2, -1.5)
 
 
 def test_every_colour_mode_can_be_typed():

@@ -20,7 +20,7 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(capsys: pytest.CaptureFixture
     assert main(["restore", "--scale", "x"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("seedvr2 restore: argument --scale: 'x' is not a factor above 0")
+    assert said.err.startswith("seedvr2 restore: argument --scale: 'x' is not a number")
     assert said.err.count("\n") == 1
 
 
@@ -28,7 +28,7 @@ def test_wrong_usage_with_json_is_an_object(capsys: pytest.CaptureFixture[str]):
     assert main(["restore", "none.mp4", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"] == {
         "code": "UsageError",
-        "message": "seedvr2 restore: none.mp4 is not a file.",
+        "message": "seedvr2 restore: none.mp4 is neither a file, nor a directory or pattern of pictures.",
     }
 
 

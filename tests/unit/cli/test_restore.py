@@ -1,8 +1,11 @@
 import asyncio
+import hashlib
+import io
 import json
 import os
 import signal
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,39 @@ async def test_with_json_stdout_is_one_object(gateway: FakeGateway, server: str,
     assert not request.HasField("seed")
 
 
+async def test_a_picture_is_asked_for_by_the_outputs_name(gateway: FakeGateway, server: str, film: Path):
+    result = _succeed(gateway)
+    photo = film.rename(film.with_name("photo.jpg"))
+    output = photo.with_name("better.tif")
+    await _run(str(photo), "-o", str(output), "--server", server)
+    request = next(request.request for name, request in gateway.calls if name == "CreateJob")
+    assert (request.container, output.read_bytes()) == ("tiff", result)
+
+
+@pytest.mark.parametrize("output", [None, "better", "better.zip"])
+async def test_a_directory_of_pictures_becomes_one(gateway: FakeGateway, server: str, tmp_path: Path, output: str | None):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in (9, 10):
+        (frames / f"f{number}.png").write_bytes(bytes([number]))
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        archive.writestr("000001.png", b"restored")
+    _succeed(gateway)
+    gateway.job.result.filename = "frames_restored.zip"
+    gateway.result = (tmp_path / "made.zip").read_bytes()
+    gateway.result_sha256 = hashlib.sha256(gateway.result).hexdigest()
+    typed = ["-o", str(tmp_path / output)] if output else []
+    await _run(str(frames), *typed, "--server", server)
+    with zipfile.ZipFile(io.BytesIO(bytes(gateway.kept))) as sent:
+        assert [(i.filename, sent.read(i)) for i in sent.infolist()] == [("f9.png", b"\x09"), ("f10.png", b"\x0a")]
+    assert gateway.upload.filename == "frames.zip"
+    made = tmp_path / (output or "frames-restored")
+    if made.suffix:
+        assert made.read_bytes() == (tmp_path / "made.zip").read_bytes()
+    else:
+        assert (made / "000001.png").read_bytes() == b"restored"
+
+
 async def test_a_failed_job_raises_its_reason_and_leaves_no_file(gateway: FakeGateway, server: str, film: Path):
     gateway.job.state = pb.JOB_STATE_FAILED
     gateway.job.failure.reason, gateway.job.failure.message = "InvalidVideo", "It has no video."
@@ -73,7 +109,11 @@ async def test_a_failed_job_raises_its_reason_and_leaves_no_file(gateway: FakeGa
 
 @pytest.mark.parametrize(
     ("output", "words"),
-    [("film.mp4", "is the video itself"), ("film.avi", r"must end in \.mp4 or \.mkv"), ("none/a.mp4", "can be written to")],
+    [
+        ("film.mp4", "is the source itself"),
+        ("film.avi", r"must end in one of \.mp4, \.mkv, \.png"),
+        ("none/a.mp4", "can be written to"),
+    ],
 )
 async def test_an_output_that_can_not_be_is_refused_before_any_work(film: Path, output: str, words: str):
     with pytest.raises(UsageError, match=words):
@@ -81,7 +121,7 @@ async def test_an_output_that_can_not_be_is_refused_before_any_work(film: Path, 
 
 
 async def test_a_missing_input_is_wrong_usage(tmp_path: Path):
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match="neither a file, nor a directory"):
         await _run(str(tmp_path / "none.mp4"))
 
 

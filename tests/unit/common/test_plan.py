@@ -97,6 +97,8 @@ def test_a_plan_that_an_earlier_release_wrote_is_read():
     record = json.loads(plan_to_json(_plan()))
     for span in record["spans"]:
         assert span.pop("cuts") == []
+    for name in ("input_noise", "latent_noise", "steps"):
+        del record["restore"][name]
     assert plan_from_json(json.dumps(record).encode()) == _plan()
 
 

@@ -18,7 +18,16 @@ from tests.unit.gateway.test_jobs import RESULT, joining
         JobRequest(upload_id="u"),
         JobRequest(upload_id="u", scale=1.5, frames=(3, 0), seed=0, crf=0, colour="none", preview=True, container="mkv"),
         JobRequest(upload_id="u", short_side=720, time_ns=(1_500_000_000, None), model="nano", pool="p", labels=(("a", "b"),)),
-        JobRequest(upload_id="u", box=(1920, 1080), time_ns=(0, 2_000_000_001), colour="wavelet_adaptive"),
+        JobRequest(
+            upload_id="u",
+            box=(1920, 1080),
+            time_ns=(0, 2_000_000_001),
+            colour="wavelet_adaptive",
+            input_noise=0.25,
+            latent_noise=1.0,
+            steps=4,
+            cfg_scale=2.0,
+        ),
     ],
 )
 def test_a_request_is_read_back_as_it_was_written(request_: JobRequest):

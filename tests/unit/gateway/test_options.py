@@ -36,6 +36,10 @@ def test_bad_ids_name_their_field(text: str):
         ({"crf": 52}, "request.crf"),
         ({"labels": tuple((str(i), "") for i in range(17))}, "request.labels"),
         ({"labels": (("a", "b" * 257),)}, "request.labels"),
+        ({"input_noise": 1.1}, "request.input_noise"),
+        ({"latent_noise": float("nan")}, "request.latent_noise"),
+        ({"steps": 0}, "request.steps"),
+        ({"cfg_scale": float("inf")}, "request.cfg_scale"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_field(changes: dict[str, Any], field: str):

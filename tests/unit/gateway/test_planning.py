@@ -7,16 +7,9 @@ import pytest
 from services.common.errors import InvalidOption, InvalidVideo
 from services.common.plan import plan_from_json, plan_to_json
 from services.gateway.jobs import JobRequest
-from services.gateway.planning import choose_container, frame_range, kept, make_plan, output_size
-from services.gateway.source import OtherStream
+from services.gateway.planning import frame_range, make_plan, output_size
+from services.gateway.source import ARCHIVE
 from tests.unit.gateway.examples import LIMITS, OFFER, index, info
-
-AAC = OtherStream(index=1, kind="audio", codec="aac")
-PCM = OtherStream(index=1, kind="audio", codec="pcm_s16le")
-SUBRIP = OtherStream(index=2, kind="subtitle", codec="subrip")
-MOV_TEXT = OtherStream(index=2, kind="subtitle", codec="mov_text")
-TIMECODE = OtherStream(index=3, kind="data", codec="")
-FONT = OtherStream(index=4, kind="attachment", codec="ttf")
 
 
 def request(**changes: Any) -> JobRequest:
@@ -91,6 +84,23 @@ def test_a_plan_takes_the_models_and_the_requests_word():
     assert plan_of()[0].restore.seed == 666
 
 
+def test_strength_is_part_of_the_plan():
+    plan, _ = plan_of(input_noise=0.25, latent_noise=0.5)
+    assert (plan.restore.input_noise, plan.restore.latent_noise, plan.restore.steps) == (0.25, 0.5, 1)
+
+
+def test_a_model_that_can_take_more_steps_gets_them():
+    able = replace(OFFER, model=replace(OFFER.model, max_steps=8))
+    plan, _ = make_plan(request(steps=8), info(), index(), "cd" * 32, able, LIMITS)
+    assert plan.restore.steps == 8
+
+
+@pytest.mark.parametrize(("changes", "words"), [({"steps": 2}, "made for one step"), ({"cfg_scale": 1.5}, "without guidance")])
+def test_a_distilled_model_says_what_it_cannot_take(changes: dict[str, Any], words: str):
+    with pytest.raises(InvalidOption, match=words):
+        plan_of(**changes)
+
+
 def test_slow_workers_get_shorter_spans():
     slow = replace(OFFER, megapixels_per_second=0.24)
     plan, summary = make_plan(request(), info(), index(250), "cd" * 32, slow, LIMITS)
@@ -124,6 +134,15 @@ def test_frames_without_time_stamps_are_cut_at_keyframes_that_are_cuts():
     assert [(s.first, s.context, s.cuts) for s in plan.spans] == [(13, 3, (20,)), (40, 0, (45,)), (140, 0, ())]
 
 
+def test_a_picture_may_have_odd_sides():
+    plan, summary = make_plan(
+        request(scale=1.0), info(width=641, height=359, container=ARCHIVE), index(50), "cd" * 32, OFFER, LIMITS
+    )
+    assert (plan.restore.width, plan.restore.height, plan.container) == (641, 359, "zip")
+    assert (plan.restore.encoder, plan.restore.output_pixel_format) == ("png", "rgb24")
+    assert summary.container == "zip"
+
+
 def test_deep_colour_stays_deep():
     plan, summary = make_plan(request(), info(bits=10), index(), "cd" * 32, OFFER, LIMITS)
     assert plan.restore.output_pixel_format == "yuv420p10le"
@@ -148,33 +167,3 @@ def test_an_option_that_does_not_fit_is_refused_by_its_field(changes: dict[str, 
 def test_frames_that_are_too_large_or_too_small_are_refused(size: tuple[int, int]):
     with pytest.raises(InvalidVideo, match=f"{size[0]}×{size[1]} pixels"):
         make_plan(request(), info(width=size[0], height=size[1]), index(), "cd" * 32, OFFER, LIMITS)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "others", "container", "lost"),
-    [
-        ("", (AAC,), "mp4", 0),
-        ("", (AAC, MOV_TEXT), "mp4", 0),
-        ("", (AAC, SUBRIP), "mkv", 0),
-        ("", (PCM,), "mkv", 0),
-        ("mkv", (AAC,), "mkv", 0),
-        ("", (AAC, TIMECODE, FONT), "mp4", 2),
-        ("", (PCM, MOV_TEXT, FONT), "mkv", 1),
-    ],
-)
-def test_the_container_is_one_that_holds_the_streams(wanted: str, others: tuple, container: str, lost: int):
-    found, warnings = choose_container(request(container=wanted), info(others=others))
-    assert (found, len(warnings)) == (container, lost)
-    assert sum(not kept(s, found) for s in others) == lost
-
-
-@pytest.mark.parametrize(("wanted", "others"), [("mp4", (PCM,)), ("mkv", (AAC, MOV_TEXT))])
-def test_a_container_that_can_not_hold_the_streams_is_refused(wanted: str, others: tuple):
-    with pytest.raises(InvalidOption, match="can't hold the source's") as error:
-        choose_container(request(container=wanted), info(others=others))
-    assert error.value.field == "request.container"
-
-
-def test_an_mkv_says_that_it_rounds():
-    _, warnings = choose_container(request(container="mkv"), info(time_base=Fraction(1, 12800)))
-    assert "rounded to milliseconds" in warnings[0]

@@ -36,6 +36,10 @@ def test_a_task_that_fits_is_taken():
     [
         ("plan.model", {"model": "seedvr2-3b"}),
         ("plan.colour", {"colour": "lab"}),
+        ("plan.steps", {"steps": 2}),
+        ("plan.output_pixel_format", {"output_pixel_format": "rgba"}),
+        ("plan.input_noise", {"input_noise": -0.5}),
+        ("plan.latent_noise", {"latent_noise": float("nan")}),
         ("plan.dtype", {"dtype": "bfloat16"}),
         ("plan.noise", {"noise": "another"}),
         ("plan.tile_size", {"tile_size": 512}),

@@ -2,9 +2,11 @@ from typing import Any
 
 import pytest
 
+from services.common import colours
 from services.common.errors import InvalidOption
+from services.common.formats import FORMATS
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.ui.form import Choices, is_preview, job_request, preview_request, whole_request
+from services.ui.form import COLOURS, CONTAINERS, Choices, is_preview, job_request, preview_request, whole_request
 
 
 def choices(**changed: Any) -> Choices:
@@ -17,6 +19,21 @@ def test_the_choices_become_a_request() -> None:
     assert request.model == "nano"
     assert request.target.scale == 2.0
     assert (request.seed, request.crf, request.colour) == (7, 18, pb.COLOUR_MODE_LAB)
+
+
+def test_every_form_of_a_result_can_be_asked_for() -> None:
+    assert set(CONTAINERS.values()) == {"", *FORMATS}
+    assert job_request(choices(container="zip")).container == "zip"
+
+
+def test_noise_and_freedom_are_asked_for() -> None:
+    request = job_request(choices(input_noise=0.25, latent_noise=0.5))
+    assert (request.input_noise, request.latent_noise) == (0.25, 0.5)
+
+
+def test_every_colour_mode_has_words_the_default_first() -> None:
+    assert set(COLOURS) == set(pb.ColourMode.values()) - {pb.COLOUR_MODE_UNSPECIFIED}
+    assert next(iter(COLOURS)) == pb.ColourMode.Value(f"COLOUR_MODE_{colours.COLOURS[0].upper()}")
 
 
 def test_what_was_not_chosen_is_left_to_the_gateway() -> None:
@@ -38,6 +55,8 @@ def test_a_size_can_be_a_shorter_side_or_a_box() -> None:
     [
         ({"upload_id": ""}, "request.source.upload_id"),
         ({"size": "scale", "scale": 0}, "request.target.scale"),
+        ({"input_noise": 2.0}, "request.input_noise"),
+        ({"latent_noise": float("nan")}, "request.latent_noise"),
         ({"size": "scale", "scale": None}, "request.target.scale"),
         ({"size": "short_side", "short_side": None}, "request.target.short_side"),
         ({"size": "box", "width": 1920.5, "height": 1080}, "request.target.box.width"),

@@ -30,6 +30,12 @@ def test_a_plan_names_sizes_length_time_and_what_to_be_aware_of() -> None:
     assert "about 28 s" in plan_card(plan)
 
 
+def test_a_picture_has_no_length_in_time() -> None:
+    card = plan_card(pb.PlanSummary(width=1280, height=720, frames=1, container="png"))
+    assert "1 picture" in card
+    assert "0.0 s" not in card
+
+
 def test_recent_jobs_link_to_their_pages() -> None:
     jobs = [
         pb.Job(job_id="one", filename="<a>.mp4", state=pb.JOB_STATE_SUCCEEDED),

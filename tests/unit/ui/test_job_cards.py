@@ -59,6 +59,17 @@ def test_the_newest_frame_is_the_last_of_what_is_stored(segments_done: int, fram
     assert newest_frame(job(segments_done=segments_done)) == frame
 
 
+def test_pictures_are_shown_and_saved_but_not_played() -> None:
+    restoring, done = job(segments_done=2), job(pb.JOB_STATE_SUCCEEDED)
+    for one in (restoring, done):
+        one.plan.container = "zip"
+    assert live_player(restoring, LINKS) == players(done, LINKS) == ""
+    assert "frames/result/95.png" in live_picture(restoring, LINKS)
+    done.result.frames = 480
+    assert "480 pictures" in download_card(done, LINKS)
+    assert "480 pictures, nano" in headline(done, LINKS)
+
+
 def test_live_pictures_appear_with_the_first_stored_segment() -> None:
     assert live_picture(job(), LINKS) == live_player(job(), LINKS) == ""
     assert "/files/jobs/one/frames/result/95.png?max_side=1280" in live_picture(job(segments_done=2), LINKS)

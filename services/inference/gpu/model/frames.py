@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 Frames = NDArray[np.unsignedinteger[Any]]
-"""(T, H, W, 3) RGB, full range, 8 or 16 bits."""
+"""(T, H, W, C), full range, 8 or 16 bits; C: RGB and perhaps transparency."""
 
 
 def to_unit(frames: Frames, device: torch.device) -> Tensor:
-    """(T, H, W, 3) whole numbers to (T, 3, H, W) fp32 in [0, 1], channels last."""
-    pixels = torch.from_numpy(frames)
+    """(T, H, W, C) whole numbers to (T, C, H, W) fp32 in [0, 1], channels last."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames))
     if device.type == "cuda":
         # From pinned memory the copy waits in the stream instead of making the host wait for it.
         pixels = pixels.pin_memory()
@@ -22,7 +22,7 @@ def to_unit(frames: Frames, device: torch.device) -> Tensor:
 
 
 def quantise(frames: Tensor, bit_depth: int) -> Frames:
-    """(T, 3, H, W) in [-1, 1] to (T, H, W, 3) whole numbers of 8 or 16 bits, clamped and rounded."""
+    """(T, C, H, W) in [-1, 1] to (T, H, W, C) whole numbers of 8 or 16 bits, clamped and rounded."""
     array: Frames = quantise_on_device(frames, bit_depth).cpu().numpy()
     return array
 

@@ -52,27 +52,28 @@ class Guidance:
         return self.scale != 1 and step / steps <= self.partial
 
 
-def latent_noise(seed: int, source_index: int, shape: tuple[int, int, int]) -> Tensor:
+def latent_noise(seed: int, source_index: int, shape: tuple[int, int, int], *, purpose: str = "") -> Tensor:
     """The noise of one latent, on the CPU.
 
     Args:
         seed: of the job.
         source_index: of the last frame that the latent codes, so that a latent has one noise wherever a window begins.
         shape: (h, w, C).
+        purpose: noise for another one is independent.
 
     Returns:
         (h, w, C) fp32, standard normal.
     """
-    digest = hashlib.sha256(f"{seed}:{source_index}".encode()).digest()
+    digest = hashlib.sha256(f"{purpose}{seed}:{source_index}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
     return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
-def noise_of(way: str, seed: int, source_indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+def noise_of(way: str, seed: int, source_indices: Sequence[int], shape: Sequence[int], *, purpose: str = "") -> Tensor:
     """The noise of consecutive latents, (L, h, w, C) fp32 on the CPU; ``way`` is one of :data:`NOISES`, ``shape`` (h, w, C)."""
     height, width, channels = shape
     indices = source_indices if way == NOISES[0] else [0] * len(source_indices)
-    return torch.stack([latent_noise(seed, index, (height, width, channels)) for index in indices])
+    return torch.stack([latent_noise(seed, index, (height, width, channels), purpose=purpose) for index in indices])
 
 
 def trailing_timesteps(steps: int, shift: float = 1.0) -> list[float]:

@@ -140,6 +140,9 @@ class ModelSpec:
     context_frames: int
     """Frames that warm the state up where a span begins without a cut; a multiple of the temporal factor."""
 
+    max_steps: int = 1
+    """Steps from noise to the result that the model can take. SeedVR2 is distilled to one, and to no guidance."""
+
     slice_latents: int
     """Latents that the autoencoder takes at a time; changes speed and memory only."""
 

@@ -26,6 +26,13 @@ def test_tolerances_are_absolute_relative_or_of_the_whole(tolerance: Tolerance, 
     assert compare("case", [Pair(torch.tensor([10.5]), torch.tensor([10.0]))], tolerance).passed is passed
 
 
+def test_a_few_elements_may_be_further_off_but_not_by_any_distance() -> None:
+    pair = Pair(torch.cat([torch.zeros(99), torch.full((1,), 0.5)]), torch.zeros(100))
+    assert compare("case", [pair], Tolerance(atol=0.1, outliers=0.01, worst=1.0)).passed
+    assert not compare("case", [pair], Tolerance(atol=0.1, outliers=0.009, worst=1.0)).passed
+    assert not compare("case", [pair], Tolerance(atol=0.1, outliers=0.01, worst=0.4)).passed
+
+
 @pytest.mark.parametrize(
     "pairs", [[], [Pair(torch.zeros(2), torch.zeros(3))], [Pair(torch.tensor([float("nan")]), torch.zeros(1))]]
 )

@@ -41,6 +41,7 @@ TASK = SpanTask(
     plan=RestorePlan(
         model="nano", model_hash="h", fingerprint="f", dtype="float32", weight_format="float16", width=1280, height=720,
         seed=2**64 - 1, window_latents=8, overlap_latents=2, tile_size=512, tile_overlap=64,
+        input_noise=0.25, latent_noise=0.5, steps=4,
         encoder_options=(("crf", "14"), ("preset", "fast")),
     ),
     stall_timeout_s=1.5,
@@ -62,7 +63,7 @@ def test_a_task_survives_the_wire():
 def test_a_status_survives_the_wire():
     model = WorkerModel(
         name="nano", title="Nano", hash="h", dtype="float32", weight_format="float16", size_multiple=8, temporal_factor=1,
-        window_latents=8, overlap_latents=2, parameters=5, colours=("wavelet",), context_frames=4, detail="d",
+        window_latents=8, overlap_latents=2, parameters=5, colours=("wavelet",), context_frames=4, max_steps=2, detail="d",
     )  # fmt: skip
     status = WorkerStatus(
         worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3,

@@ -3,14 +3,16 @@ import itertools
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from services.common.colours import COLOURS
 from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, JobCancelled, ModelBroken
-from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.colour.wavelet import transfer_wavelet
 from services.inference.gpu.model.frames import Frames, normalise, pad_to_multiple, quantise, repeat_last, resize, to_unit
 from services.inference.gpu.model.sampler import NOISES, condition, latent_noise
 from services.inference.gpu.model.vae import VaeState
@@ -83,6 +85,49 @@ def test_nothing_pushed_gives_nothing_back() -> None:
 def test_where_pushes_are_cut_changes_no_byte(temporal_factor: int, step: int) -> None:
     model, clip = _model(temporal_factor), _clip(23)
     assert np.array_equal(_restore(model, clip, step=step), _in_one_push(temporal_factor, 23))
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_where_pushes_are_cut_changes_no_byte_of_any_colour_mode(colour: str) -> None:
+    model, clip, settings = _model(4), _clip(14), _settings(colour=colour)
+    whole = _restore(model, clip, settings)
+    for step in (1, 5):
+        assert np.array_equal(_restore(model, clip, settings, step=step), whole)
+
+
+@pytest.mark.parametrize("noise", ["input_noise", "latent_noise"])
+def test_where_pushes_are_cut_changes_no_byte_of_noisy_input(noise: str) -> None:
+    model, clip, settings = _model(4), _clip(14), _settings(**{noise: 0.5})
+    whole = _restore(model, clip, settings)
+    assert not np.array_equal(whole, _in_one_push(4, 14))
+    for step in (1, 5):
+        assert np.array_equal(_restore(model, clip, settings, step=step), whole)
+
+
+@pytest.mark.parametrize(("frames", "step"), [(1, 1), (9, 2), (9, 100)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_goes_along_and_changes_no_colour(frames: int, step: int, dtype: type) -> None:
+    clip = _clip(frames, dtype=dtype)
+    alpha = np.zeros((*clip.shape[:3], 1), dtype)
+    alpha[:, 5:20, 8:30] = np.iinfo(dtype).max
+    depth = np.iinfo(dtype).bits
+    found = _restore(_model(4), np.concatenate([clip, alpha], axis=-1), _settings(alpha=True, bit_depth=depth), step)
+    assert found.shape == (frames, HEIGHT, WIDTH, 4)
+    assert np.array_equal(found[..., :3], _restore(_model(4), clip, _settings(bit_depth=depth)))
+    assert found[:, 9:16, 14:24, 3].min() > 0.95 * np.iinfo(dtype).max
+    assert found[:, :2, :, 3].max() < 0.05 * np.iinfo(dtype).max
+
+
+def test_a_model_that_can_take_more_steps_takes_them() -> None:
+    able = replace(_model(4), spec=replace(_model(4).spec, max_steps=4))
+    clip = _clip(6)
+    assert not np.array_equal(_restore(able, clip, _settings(steps=4)), _restore(able, clip))
+
+
+def test_a_model_of_one_step_refuses_more() -> None:
+    with pytest.raises(InvalidOption) as refusal:
+        _restorer(_model(4), _settings(steps=2))
+    assert refusal.value.field == "steps"
 
 
 @pytest.mark.parametrize(("temporal_factor", "frames"), [(1, 1), (1, 4), (1, 8), (4, 2), (4, 13), (4, 22), (4, 30)])
@@ -297,8 +342,10 @@ def test_every_stage_reports_its_frames_and_time() -> None:
         ({"overlap_latents": 2, "window_latents": 3}, "overlap_latents"),
         ({"overlap_latents": -1, "window_latents": 3}, "overlap_latents"),
         ({"noise": "white"}, "noise"),
-        ({"colour": "lab"}, "colour"),
+        ({"colour": "sepia"}, "colour"),
         ({"bit_depth": 10}, "bit_depth"),
+        ({"input_noise": 1.5}, "input_noise"),
+        ({"latent_noise": float("nan")}, "latent_noise"),
         ({"width": 0}, "width"),
         ({"window_latents": -1}, "window_latents"),
     ],

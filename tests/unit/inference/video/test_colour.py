@@ -86,3 +86,40 @@ def test_rgb_sources_stay_as_they_are():
 def test_a_frame_of_another_size_is_scaled_to_the_streams():
     picture = FrameReader(colours_of(SMALL), 48, 20, 8).picture(flat("yuv420p", (120, 128, 128)))
     assert picture.shape == (20, 48, 3)
+
+
+def whole(picture: np.ndarray, pixel_format: str) -> VideoFrame:
+    return FrameWriter(colours_of(SMALL), pixel_format).frame(picture)
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "dtype", "channels"),
+    [("rgb24", np.uint8, 3), ("rgba", np.uint8, 4), ("rgb48be", np.uint16, 3), ("rgba64be", np.uint16, 4)],
+)
+def test_rgb_is_not_touched_on_its_way_in_and_out(pixel_format: str, dtype: type[np.unsignedinteger], channels: int):
+    picture = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (32, 32, channels)).astype(dtype)
+    frame = whole(picture, pixel_format)
+    assert frame.format.name == pixel_format
+    codec = replace(SMALL, pixel_format=pixel_format, colour_range=2)
+    reader = FrameReader(colours_of(codec), 32, 32, np.iinfo(dtype).bits, alpha=channels == 4)
+    assert np.array_equal(reader.picture(frame), picture)
+
+
+def test_a_source_without_transparency_is_opaque_where_it_is_wanted():
+    picture = FrameReader(colours_of(SMALL), 32, 32, 8, alpha=True).picture(flat("yuv420p", (120, 128, 128)))
+    assert picture.shape == (32, 32, 4)
+    assert (picture[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "bits", "scale"), [("yuva444p", 8, 1), ("yuva444p10le", 10, 4), ("yuva444p12le", 12, 16)]
+)
+def test_transparency_of_a_video_is_read_to_its_ends(pixel_format: str, bits: int, scale: int):
+    top = (1 << bits) - 1
+    for value, wanted in ((0, 0), (top, 65535 if bits > 8 else 255)):
+        frame = VideoFrame(32, 32, pixel_format)
+        for plane, sample in zip(frame.planes, (120 * scale, 128 * scale, 128 * scale, value), strict=True):
+            dtype = np.uint16 if bits > 8 else np.uint8
+            plane.update(np.full((plane.height, plane.line_size // np.dtype(dtype).itemsize), sample, dtype))
+        picture = FrameReader(colours_of(SMALL), 32, 32, 16 if bits > 8 else 8, alpha=True).picture(frame)
+        assert (picture[..., 3] == wanted).all()

@@ -1,5 +1,6 @@
 import io
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -125,3 +126,20 @@ def test_the_plans_encoder_options_are_used(clip: Clip):
     plans = [plan_for(clip, encoder_options=(("crf", crf),)) for crf in ("4", "40")]
     fine, coarse = (sum(map(len, encode(task_for(clip, plan=plan)).values())) for plan in plans)
     assert fine > 1.5 * coarse
+
+
+@pytest.mark.parametrize(("pixel_format", "dtype", "channels"), [("rgb24", np.uint8, 3), ("rgba64be", np.uint16, 4)])
+def test_pictures_come_out_exactly(clip: Clip, pixel_format: str, dtype: type[np.unsignedinteger], channels: int):
+    task = task_for(clip)
+    options = (("compression_level", "3"), ("pred", "up"))
+    plan = replace(task.plan, encoder="png", encoder_options=options, output_pixel_format=pixel_format, width=35, height=21)
+    task = replace(task, plan=plan)
+    frames = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (len(task.frame_pts), 21, 35, channels)).astype(dtype)
+    found: dict[Segment, bytes] = {}
+    encoder = SpanEncoder(task, threads=1, on_segment=lambda segment, data: found.update({segment: data}))
+    encoder.take(frames)
+    assert list(found) == list(task.segments)
+    shown = [f for data in found.values() for f in decoded(data)]
+    form = pixel_format.replace("be", "le")
+    assert all(np.array_equal(f.reformat(format=form).to_ndarray(), wanted) for f, wanted in zip(shown, frames, strict=True))
+    assert [f.pts for f in shown] == list(task.frame_pts)

@@ -1,4 +1,4 @@
-"""Colour transfer: fine detail from the restored frame, colours and brightness of the source."""
+"""The wavelet transfer: fine detail from the restored frame, everything coarser from the source."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from services.inference.gpu.model.colour import transfer_wavelet
+from services.inference.gpu.model.colour.wavelet import transfer_wavelet
 from tests.unit.inference.gpu.goldens import tensors
 
 
