@@ -28,6 +28,8 @@ SPEC = ModelSpec(
     text_tokens=3,
     window_latents=3,
     slice_latents=2,
+    overlap_latents=0,
+    context_frames=0,
 )  # fmt: skip
 
 Tensors = dict[str, Tensor]
