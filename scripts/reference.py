@@ -1,6 +1,6 @@
 """Write the reference pages of docs/ from the code: ``python -m scripts.reference``. A test compares them.
 
-Pages: docs/settings.md, docs/errors.md, docs/metrics.md.
+Pages: docs/settings.md, docs/errors.md, docs/metrics.md, docs/memory.md.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from scripts.memory_page import memory_page
 from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
 from services.common.rpc.status import code_of
@@ -68,7 +69,7 @@ def metrics_page() -> str:
     return _page(parts)
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page, "metrics.md": metrics_page}
+PAGES = {"settings.md": settings_page, "errors.md": errors_page, "metrics.md": metrics_page, "memory.md": memory_page}
 
 
 def _exposed(metric: MetricWrapperBase) -> str:

@@ -46,6 +46,15 @@ class WorkerModel:
     max_steps: int = 1
     """Steps from noise to the result that it can take."""
 
+    max_output_pixels: int = 0
+    """Pixels of the largest frame that fits a device, by prediction; 0: not known."""
+
+    memory_base_bytes: int = 0
+    """Device memory that a span takes by prediction, whatever its size; 0: not known."""
+
+    memory_bytes_per_pixel: float = 0.0
+    """The same for each pixel of an output frame, where the device has enough; where not, workers make do with less."""
+
     detail: str = ""
     """What to expect of it, a sentence for people."""
 
@@ -109,6 +118,9 @@ class WorkerStatus:
 
     memory_bytes: int = 0
     """Of one device, or of the host where there is none."""
+
+    checks: dict[str, str] = field(default_factory=dict)
+    """What each rank found out about its device: by rank and check, ok or failed, and the details."""
 
     detail: str = ""
     """Why it is broken, or what it is waiting for."""

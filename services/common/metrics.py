@@ -9,6 +9,9 @@ from services.common.errors import SettingsError
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 
+DEVICE_NAMES = ("device", "driver", "cuda", "cudnn", "capability", "torch")
+"""What is told of a device."""
+
 
 class InferenceMetrics:
     """What an inference pod measures."""
@@ -44,6 +47,29 @@ class InferenceMetrics:
         )
         self.memory = Gauge("seedvr2_rank_memory_bytes", "Resident memory of a rank's process.", ["rank"], registry=registry)
         self.gpu_memory = Gauge("seedvr2_gpu_memory_bytes", "Memory that a rank holds on its GPU.", ["rank"], registry=registry)
+        self.out_of_memory = Counter(
+            "seedvr2_out_of_memory_total",
+            "Spans that didn't fit a device, by outcome: refused before they began, leaner where a leaner setting is tried next, "
+            "failed where there is none.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.available_memory = Gauge(
+            "seedvr2_available_memory_bytes",
+            "Memory that a rank's device had left for it after its last span, what the rank holds included.",
+            ["rank"],
+            registry=registry,
+        )
+        self.device_info = Gauge(
+            "seedvr2_device_info",
+            "Always 1; the labels tell what a rank's device is.",
+            ["rank", *DEVICE_NAMES],
+            registry=registry,
+        )
+        self.device_check = Gauge(
+            "seedvr2_device_check_passed", "1 where a check of a rank's device passed at its start, 0 where it failed.",
+            ["rank", "check"], registry=registry,
+        )  # fmt: skip
         self.info = Gauge(
             "seedvr2_worker_info",
             "Always 1; the labels tell what this worker is.",

@@ -122,6 +122,7 @@ def encode_plan(plan: PlanSummary) -> pb.PlanSummary:
         source_height=plan.source_height, width=plan.width, height=plan.height, frames=plan.frames,
         first_frame=plan.first_frame, spans=plan.spans, segments=plan.segments, duration=_duration(plan.duration_s),
         predicted_time=_duration(plan.predicted_s), container=plan.container, warnings=plan.warnings,
+        predicted_memory_bytes=plan.predicted_memory_bytes,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from services.gateway.outputs import choose_output
 from services.gateway.planning import PlanLimits, check_source, make_plan, output_size
 from services.gateway.ports import Lease, Leases
 from services.gateway.restore import Restorer
+from services.gateway.room import check_room
 from services.gateway.sources import Source, Sources
 from services.gateway.store.base import Store
 
@@ -112,7 +113,8 @@ class JobControl:
             check_source(source.info, self._limits)
             # How many frames there are is not known yet; the plan will say if they are too many for a picture.
             output = choose_output(request.container, source.info, 1)
-            output_size(request, source.info, self._limits, output.size_step)
+            size = output_size(request, source.info, self._limits, output.size_step)
+            check_room(offer.model, *size, offer.memory_bytes)
         return source
 
     async def _begin(self, job: Job) -> Job:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common.errors import FingerprintChanged, WorkerUnavailable
 from services.gateway.planning import Offer
@@ -140,6 +140,7 @@ def candidate_of(view: WorkerView, held: int = 0) -> Candidate:
         ready=view.state in _READY,
         slots=max(1, status.slots),
         foreign=max(0, status.slots - status.free_slots - held),
+        max_pixels=min((m.max_output_pixels for m in status.models), default=0),
     )
 
 
@@ -156,13 +157,17 @@ def best_offer(views: list[WorkerView], model: str, pool: str, *, absent: bool =
         return None
     (fingerprint, model_hash), members = max(groups.items(), key=lambda group: (len(group[1]), group[0]))
     statuses = [view.status for view in members if view.status is not None]
+    offered = [m for status in statuses for m in status.models if (m.name, m.hash) == (model, model_hash)]
+    rooms = [m.max_output_pixels for m in offered]
     speeds = [status.megapixels_per_second for status in statuses if status.megapixels_per_second > 0]
     return Offer(
-        model=next(m for m in statuses[0].models if (m.name, m.hash) == (model, model_hash)),
+        # A span goes to a worker where it fits, so the roomiest counts; one that doesn't say might be it.
+        model=replace(offered[0], max_output_pixels=max(rooms) if all(rooms) else 0),
         pool=pool,
         fingerprint=fingerprint,
         workers=len(members),
         megapixels_per_second=sum(speeds) / len(speeds) if speeds else 0.0,
+        memory_bytes=max(status.memory_bytes for status in statuses),
     )
 
 

@@ -163,6 +163,9 @@ class PlanSummary:
     warnings: tuple[str, ...] = ()
     """What the result will not keep as it is."""
 
+    predicted_memory_bytes: int = 0
+    """Of a worker's device; 0: not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:

@@ -11,6 +11,7 @@ from services.common.fleet import WorkerModel
 from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
 from services.gateway.jobs import JobRequest, PlanSummary
 from services.gateway.outputs import Output, choose_output
+from services.gateway.room import check_room, predicted_memory_bytes
 from services.gateway.source import SourceIndex, SourceInfo
 
 DEFAULT_SEED = 666
@@ -66,6 +67,9 @@ class Offer:
     megapixels_per_second: float
     """Speed of one of them; 0: not measured."""
 
+    memory_bytes: int = 0
+    """Of the largest device among them; 0: not known."""
+
 
 def make_plan(
     request: JobRequest, info: SourceInfo, index: SourceIndex, sha256: str, offer: Offer, limits: PlanLimits,
@@ -83,6 +87,7 @@ def make_plan(
     _check_duration(request, duration_s, limits)
     output = choose_output(request.container, info, end - first)
     width, height = output_size(request, info, limits, output.size_step)
+    check_room(offer.model, width, height, offer.memory_bytes)
     restore = _restore_plan(request, output, offer, limits, width, height)
     limits = replace(limits, segment_frames=output.segment_frames(width, height, limits.segment_frames))
     span_frames = _span_frames(duration_s / (end - first), width * height, offer, limits)
@@ -104,6 +109,7 @@ def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[st
         source_width=plan.source_width, source_height=plan.source_height, width=plan.restore.width, height=plan.restore.height,
         frames=plan.frames, first_frame=plan.first, spans=len(plan.spans), segments=len(plan.segments), duration_s=duration_s,
         predicted_s=megapixels / speed if speed > 0 else None, container=plan.container, warnings=tuple(warnings),
+        predicted_memory_bytes=predicted_memory_bytes(offer.model, plan.restore.width, plan.restore.height, offer.memory_bytes),
     )  # fmt: skip
 
 

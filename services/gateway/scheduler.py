@@ -39,6 +39,9 @@ class Work:
     megapixels: float = 0.0
     """Output of the whole span."""
 
+    frame_pixels: int = 0
+    """Of an output frame."""
+
     avoid: frozenset[str] = frozenset()
     """Workers that failed it; taken again only where there are no others."""
 
@@ -67,6 +70,9 @@ class Candidate:
 
     foreign: int = 0
     """Slots that somebody else holds."""
+
+    max_pixels: int = 0
+    """Of a frame that fits its memory; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,7 @@ def can_restore(work: Work, worker: Candidate) -> bool:
         and work.pool in ("", worker.pool)
         and work.fingerprint == worker.fingerprint
         and (work.model, work.model_hash) in worker.models
+        and (not worker.max_pixels or work.frame_pixels <= worker.max_pixels)
     )
 
 

@@ -13,6 +13,7 @@ from services.common.errors import (
     DeadlinePassed,
     Draining,
     FingerprintChanged,
+    GpuOutOfMemory,
     JobCancelled,
     ModelNotReady,
     QueueFull,
@@ -72,13 +73,16 @@ class JobWork:
 class _Tries:
     limit: int
     failed: int = 0
+    leaner: int = 0
     pause_s: float = _FIRST_PAUSE_S
 
     def next_pause(self, error: ServiceError, *, went_on: bool) -> float:
         """Seconds to wait before the next try. Raises ``error`` where there is none."""
         if went_on:
             self.failed, self.pause_s = 0, _FIRST_PAUSE_S
-        if not isinstance(error, _LATER):
+        if restores_leaner(error) and self.leaner < self.limit:
+            self.leaner += 1
+        elif not isinstance(error, _LATER):
             self.failed += 1
         if self.failed >= self.limit:
             raise type(error)(f"A part of the video failed {self.failed} times, at last so: {error.message}") from error
@@ -121,7 +125,7 @@ class SpanRunner:
             if error is not None and len(left) < len(span.segments):
                 pause_s = tries.next_pause(error, went_on=len(left) > len(stored))
                 await self._take_note(work, span, error, address)
-                wanted = avoiding(wanted, address)
+                wanted = wanted if restores_leaner(error) else avoiding(wanted, address)
                 await asyncio.sleep(pause_s)
         self._show(work)
 
@@ -188,6 +192,11 @@ class SpanRunner:
         self._book.show(work.job.job_id, work.meter.progress(time.monotonic()))
 
 
+def restores_leaner(error: ServiceError) -> bool:
+    """Whether a worker that ran out of memory asks for the same span again, to restore it with less."""
+    return isinstance(error, GpuOutOfMemory) and error.retry_after_s is not None
+
+
 def _work(work: JobWork, span: Span) -> Work:
     restore = work.plan.restore
     return Work(
@@ -200,6 +209,7 @@ def _work(work: JobWork, span: Span) -> Work:
         preview=work.job.request.preview,
         order=work.job.order,
         megapixels=span.frames * restore.width * restore.height / 1e6,
+        frame_pixels=restore.width * restore.height,
     )
 
 

@@ -15,6 +15,8 @@ from services.common.metrics import InferenceMetrics
 from services.inference import models
 from services.inference.admission import check_task
 from services.inference.fingerprint import code_facts, fingerprint_of
+from services.inference.fitting import Fitting
+from services.inference.gpu.memory import Machine
 from services.inference.groups import Group, Groups
 from services.inference.mailbox import Mailbox
 from services.inference.messages import SpanEvent, SpanProgress, SpanResult
@@ -74,6 +76,7 @@ class Engine:
         self._facts: dict[str, str] = {}
         self._fingerprint = ""
         self._model: WorkerModel | None = None
+        self._fitting = Fitting(model, metrics)
         self._speed = 0.0
         self._worker_id = secrets.token_hex(8)
         self._version = metadata.version("seedvr2")
@@ -104,13 +107,14 @@ class Engine:
 
         Raises:
             Draining, ModelNotReady, QueueFull: not now.
-            InvalidOption, FingerprintChanged: not here.
+            InvalidOption, FingerprintChanged, GpuOutOfMemory: not here.
         """
         if self._draining:
             raise _draining()
         if self._model is None:
             raise self._not_ready()
         check_task(task, self._model, self._fingerprint)
+        self._fitting.choose(task, self._available_bytes())
         self._turns.check_room()
         run = SpanRun(task, packets)
         job = asyncio.create_task(self._see_through(run, deadline_s))
@@ -125,7 +129,7 @@ class Engine:
             models=(self._model,) if self._model is not None else (), fingerprint=self._fingerprint, facts=self._facts,
             ranks=len(self._groups.ranks), slots=len(self._groups.all), free_slots=self._turns.free if self.serving else 0,
             megapixels_per_second=self._speed, memory_bytes=self._groups.ready.memory_bytes if self._groups.ready else 0,
-            detail=self._groups.detail, version=self._version,
+            checks=self._groups.checks, detail=self._groups.detail, version=self._version,
         )  # fmt: skip
 
     async def drain(self, drain_s: float) -> None:
@@ -174,10 +178,12 @@ class Engine:
     async def _restore(self, run: SpanRun) -> SpanResult:
         group, order = await self._turn(run), None
         try:
-            async with self._videos.open(run.task) as video:
-                order = await group.begin(rank_order(run.task, group.next_number(), video.path))
-                work = SpanWork(run.task, video=video, order=order, emit=run.events.put, metrics=self._metrics)
-                result = await work.run(run.packets)
+            setting = self._fitting.choose(run.task, group.available_bytes)
+            with self._fitting.learning(run.task, setting):
+                async with self._videos.open(run.task) as video:
+                    order = await group.begin(rank_order(run.task, group.next_number(), video.path, setting))
+                    work = SpanWork(run.task, video=video, order=order, emit=run.events.put, metrics=self._metrics)
+                    result = await work.run(run.packets)
         finally:
             self._release(group, order)
         self._note_speed(result)
@@ -205,13 +211,17 @@ class Engine:
     async def _stop_and_give_back(self, group: Group, order: Order | None) -> None:
         if order is not None:
             await group.stop(order)
+        if self._model is not None:
+            self._model = self._fitting.announce(self._model, self._available_bytes())
         self._turns.give_back(group)
 
     def _follow_groups(self) -> None:
         ready = self._groups.ready
         self._model = None
         if ready is not None:
-            self._model = models.describe(self._model_name, ready)
+            # Every group has as many ranks as the first.
+            self._fitting.machine = Machine(dtype=ready.dtype, passes=ready.passes, ranks=len(self._groups.all[0].ranks))
+            self._model = self._fitting.announce(models.describe(self._model_name, ready), self._available_bytes())
             self._facts = self._code_facts | ready.facts
             self._fingerprint = fingerprint_of(self._facts)
             self._metrics.info.clear()
@@ -220,6 +230,10 @@ class Engine:
             for run in self._waiting:
                 run.cancel(self._not_ready())
         self._note_change()
+
+    def _available_bytes(self) -> int:
+        """What the roomiest group has: spans wait for any of them."""
+        return max(group.available_bytes for group in self._groups.all)
 
     def _note_change(self) -> None:
         self._metrics.ready.set(self.serving)

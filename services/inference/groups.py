@@ -52,6 +52,11 @@ class Group:
         self._given_up: asyncio.Future[Loss] | None = None
 
     @property
+    def available_bytes(self) -> int:
+        """Memory that each of its ranks could hold on its device."""
+        return min(rank.available_bytes for rank in self.ranks)
+
+    @property
     def detail(self) -> str:
         """Which rank isn't ready, and why; empty when all are."""
         late = self._late()
@@ -192,6 +197,16 @@ class Groups:
     def detail(self) -> str:
         """Why they are not all ready."""
         return self._disagreement() or next((group.detail for group in self.all if group.ready is None), "")
+
+    @property
+    def checks(self) -> dict[str, str]:
+        """What the ranks found out about their devices when they started last."""
+        return {
+            f"rank {rank.index} {check.name}": f"{'ok' if check.passed else 'failed'}: {check.detail}"
+            for rank in self.ranks
+            if rank.checked is not None
+            for check in rank.checked.checks
+        }
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` when a rank has become ready or a group was lost."""

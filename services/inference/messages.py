@@ -6,10 +6,13 @@ Every class here crosses a process border as the fields of one message, of the k
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from services.common.media import CodecParameters, Packet, SpanTask
 from services.common.plan import RestorePlan, Segment
+
+Passes = Literal["fused", "plain", "stacked"]
+"""How the passes between products are computed: by fused kernels, by PyTorch on a GPU, by PyTorch on a CPU."""
 
 LEADER = 0
 """Place of the rank that leads, in its group."""
@@ -54,6 +57,39 @@ class LoadOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCheck:
+    """One thing that a rank found out about its device before it loaded a model."""
+
+    name: str
+    """What was checked, in a word."""
+
+    passed: bool
+    """Whether it is as it must be."""
+
+    detail: str
+    """What was found, and what to do where it failed."""
+
+    required: bool = True
+    """Whether a rank must not be used without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankChecked:
+    """checked: a rank has looked at its device; sent before the model is loaded."""
+
+    device: dict[str, str]
+    """Name and versions, for people."""
+
+    checks: tuple[DeviceCheck, ...]
+    """All of them, failed ones too."""
+
+
+def rank_checked(values: Mapping[str, Any]) -> RankChecked:
+    """Read the fields of a message of kind "checked" back."""
+    return RankChecked(device=dict(values["device"]), checks=tuple(DeviceCheck(**check) for check in values["checks"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankReady:
     """ready: a rank has loaded its model and restored something with it."""
 
@@ -80,6 +116,12 @@ class RankReady:
 
     gpu_memory_bytes: int
     """Held on its GPU now; 0 where there is none."""
+
+    passes: Passes
+    """How the passes between products are computed: fused, plain or stacked. Decides how much memory they take."""
+
+    available_bytes: int
+    """Memory that it could hold on its device; what it holds is counted in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +172,15 @@ class RestoreOrder:
 
     steps: int = 1
     """From noise to the result."""
+
+    slice_latents: int = 0
+    """Latents that the autoencoder takes at a time; 0: the model's own choice. No pixel depends on it."""
+
+    offload: bool = False
+    """Whether the transformer's blocks wait in host memory between their turns. No pixel depends on it."""
+
+    park: bool = False
+    """Whether encoder and decoder state take turns on the device. No pixel depends on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

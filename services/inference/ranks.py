@@ -15,8 +15,8 @@ import psutil
 from services.common.channel import ChannelGarbled, Message
 from services.common.child import Child, ChildDied
 from services.common.errors import InternalError, ServiceError, WorkerBroken
-from services.common.metrics import InferenceMetrics
-from services.inference.messages import LoadOrder, RankReady
+from services.common.metrics import DEVICE_NAMES, InferenceMetrics
+from services.inference.messages import LoadOrder, RankChecked, RankReady, rank_checked
 
 _log = logging.getLogger(__name__)
 RANK_MODULE = "services.inference.gpu.rank"
@@ -65,6 +65,10 @@ class Rank:
         self.index = order.index
         self.ready: RankReady | None = None
         """What it said when it was ready; None while it isn't."""
+        self.checked: RankChecked | None = None
+        """What it found out about its device when it started last."""
+        self.available_bytes = 0
+        """Memory that it could hold on its device, as it said last."""
         self._order = order
         self._limits = limits
         self._metrics = metrics
@@ -128,14 +132,32 @@ class Rank:
         started = time.monotonic()
         async with asyncio.timeout(self._limits.start_s):
             await child.send("load", **asdict(order))
-            message = await child.receive()
+            while (message := await child.receive()).kind == "checked":
+                self._note_checks(rank_checked(message.fields))
         self.ready, self._child = RankReady(**message.fields), child
+        self._note_available(message)
         self._metrics.model_load.labels(self.index).set(time.monotonic() - started)
         self._metrics.gpu_memory.labels(self.index).set(self.ready.gpu_memory_bytes)
         _log.info("rank is ready", extra={"rank": self.index, "pid": child.pid, "facts": self.ready.facts})
         self._on_ready()
 
+    def _note_checks(self, checked: RankChecked) -> None:
+        self.checked = checked
+        for check in checked.checks:
+            self._metrics.device_check.labels(self.index, check.name).set(check.passed)
+            level = logging.INFO if check.passed else logging.ERROR if check.required else logging.WARNING
+            found = {"rank": self.index, "check": check.name, "passed": check.passed, "detail": check.detail}
+            _log.log(level, "device check", extra=found)
+        names = [checked.device.get(name, "") for name in DEVICE_NAMES]
+        self._metrics.device_info.labels(self.index, *names).set(1)
+
+    def _note_available(self, message: Message) -> None:
+        if "available_bytes" in message.fields:
+            self.available_bytes = int(message.fields["available_bytes"])
+            self._metrics.available_memory.labels(self.index).set(self.available_bytes)
+
     def _hear(self, message: Message) -> None:
+        self._note_available(message)
         if "gpu_memory_bytes" in message.fields:
             self._metrics.gpu_memory.labels(self.index).set(message.fields["gpu_memory_bytes"])
         self._pass_on(message)

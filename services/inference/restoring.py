@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from services.common.channel import Message
@@ -11,6 +12,7 @@ from services.common.errors import DeadlinePassed, InternalError
 from services.common.media import Packet, SpanTask
 from services.common.metrics import InferenceMetrics
 from services.common.pixels import PIXEL_FORMATS
+from services.inference.gpu.memory import Setting
 from services.inference.messages import (
     RestoreOrder,
     SegmentReady,
@@ -30,14 +32,14 @@ Emit = Callable[[SpanEvent], Awaitable[None]]
 _LAST_STAGE = "encode"
 
 
-def rank_order(task: SpanTask, number: int, path: Path) -> RestoreOrder:
+def rank_order(task: SpanTask, number: int, path: Path, setting: Setting) -> RestoreOrder:
     """What the ranks have to know of a span."""
     plan, encoded = task.plan, PIXEL_FORMATS[task.plan.output_pixel_format]
     return RestoreOrder(
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
         cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
         bit_depth=encoded.bits, alpha=encoded.alpha,
-        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps,
+        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, **asdict(setting),
     )  # fmt: skip
 
 

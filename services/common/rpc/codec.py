@@ -176,6 +176,7 @@ def encode_status(status: WorkerStatus) -> pb.StatusResponse:
         detail=status.detail,
         version=status.version,
         installed=[pb.ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in status.installed],
+        checks=status.checks,
     )
 
 
@@ -198,6 +199,7 @@ def decode_status(message: pb.StatusResponse) -> WorkerStatus:
         installed=tuple(
             ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in message.installed
         ),
+        checks=dict(message.checks),
     )
 
 
@@ -323,6 +325,9 @@ def _encode_model(model: WorkerModel) -> pb.WorkerModel:
         context_frames=model.context_frames,
         detail=model.detail,
         max_steps=model.max_steps,
+        max_output_pixels=model.max_output_pixels,
+        memory_base_bytes=model.memory_base_bytes,
+        memory_bytes_per_pixel=model.memory_bytes_per_pixel,
     )
 
 
@@ -342,6 +347,9 @@ def _decode_model(model: pb.WorkerModel) -> WorkerModel:
         context_frames=model.context_frames,
         detail=model.detail,
         max_steps=model.max_steps or 1,
+        max_output_pixels=model.max_output_pixels,
+        memory_base_bytes=model.memory_base_bytes,
+        memory_bytes_per_pixel=model.memory_bytes_per_pixel,
     )
 
 

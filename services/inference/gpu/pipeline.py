@@ -22,6 +22,7 @@ from services.common.errors import GpuOutOfMemory, InvalidOption, InvalidVideo, 
 from services.inference.gpu.model.alpha import enlarge_alpha
 from services.inference.gpu.model.colour.transfer import ColourTransfer
 from services.inference.gpu.model.frames import Frames, crop, normalise, pad_to_multiple, quantise_on_device, resize, to_unit
+from services.inference.gpu.model.parking import Parking
 from services.inference.gpu.model.sampler import NOISES, condition, noise_of, sample
 from services.inference.gpu.model.strength import weaken_frames, weaken_latents
 from services.inference.gpu.model.vae import VaeState
@@ -68,6 +69,9 @@ class RestoreSettings:
 
     slice_latents: int = 0
     """Latents that the autoencoder takes at a time; 0: the model's own choice. Changes nothing but rounding."""
+
+    park: bool = False
+    """Whether encoder and decoder state take turns on the device, which saves the smaller of them. Changes nothing."""
 
     bit_depth: int = 8
     """Of the frames that come in and go out: 8 or 16."""
@@ -178,6 +182,7 @@ class _Shot:
         self._windows = LatentWindows(length, shared) if length else LatentWindows(spec.window_latents, spec.overlap_latents)
         self._slice_latents = settings.slice_latents or spec.slice_latents
         self._encoder, self._decoder = VaeState(), VaeState()
+        self._parking = Parking(model.device, self._encoder, self._decoder) if settings.park else None
         self._colour = ColourTransfer(settings.colour) if settings.colour != "none" else None
         self._waiting: deque[Frames] = deque()
         """Frames pushed, not yet encoded; fewer than a slice between calls."""
@@ -198,6 +203,8 @@ class _Shot:
         if self._waiting:
             padding = self._complete_latent()
             self._encode([self._waiting.popleft() for _ in range(len(self._waiting))])
+        # Nothing is encoded any more.
+        self._encoder.tails.clear()
         last = self._denoise() if self._windows.pending else None
         final = [latents for latents in (last, self._windows.rest()) if latents is not None]
         if final:
@@ -224,8 +231,13 @@ class _Shot:
             prepared = self._weakened(self._prepare(frames))
             prepared = pad_to_multiple(prepared, self._model.spec.size_multiple).to(self._model.dtype)
         with self._stage("vae_encode", len(frames)):
+            self._enter(self._encoder)
             self._windows.add(self._model.vae.encode(prepared, self._encoder))
         self._sources.extend(frames)
+
+    def _enter(self, state: VaeState | None) -> None:
+        if self._parking is not None:
+            self._parking.enter(state)
 
     def _prepare(self, frames: list[Frames]) -> Tensor:
         """(T, 3, height, width) in [-1, 1]."""
@@ -242,6 +254,7 @@ class _Shot:
         new = self._windows.pending
         first, low_quality = self._windows.take()
         with self._stage("dit", self._coded_frames(self._windows.count - new, new)):
+            self._enter(None)
             return self._windows.join(first, self._restored(low_quality, first))
 
     def _restored(self, low_quality: Tensor, first_latent: int) -> Tensor:
@@ -283,6 +296,7 @@ class _Shot:
         self._checkpoint()
         sources = [self._sources.popleft() for _ in range(count)]
         with self._stage("vae_decode", count):
+            self._enter(self._decoder)
             decoded = self._model.vae.decode(latents, self._decoder)
         with self._stage("colour", count):
             return self._finish_colours(crop(decoded, self._settings.height, self._settings.width)[:wanted], sources[:wanted])

@@ -6,6 +6,7 @@ whether they were told to stop.
 """
 
 import contextlib
+import gc
 import logging
 import platform
 import socket
@@ -29,17 +30,21 @@ from services.common.errors import (
     WorkerBroken,
 )
 from services.inference.frames import Frames
-from services.inference.gpu.model.spec import SPECS
+from services.inference.gpu.memory import Machine, least_bytes
+from services.inference.gpu.model.spec import SPECS, ModelSpec
 from services.inference.gpu.model.weights import Model, load_model
 from services.inference.gpu.parallel.mesh import Mesh
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer, self_test
+from services.inference.gpu.room import available_bytes
+from services.inference.gpu.verify import require, verify
 from services.inference.lockstep import FramesLost, Part, Peer, leading
-from services.inference.messages import LEADER, LoadOrder, RankReady, RestoreOrder
+from services.inference.messages import LEADER, LoadOrder, Passes, RankReady, RestoreOrder
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# The allocator's words, and oneDNN's, which doesn't say why; but nothing else is known to stop it after a passed self-test.
-_NO_MEMORY = ("can't allocate memory", "could not create a primitive")
+# The words of the allocators, the C++ library, cuDNN and cuBLAS; and oneDNN's, which doesn't say why, but nothing else is known
+# to stop it after a passed self-test.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED", "could not create a primitive")
 _RESET_PEAK = "5"
 # The server watches ranks and spans; a second clock would only blur who gave up.
 _NO_LIMIT_S = 86400.0
@@ -52,9 +57,11 @@ def main(channel: Channel) -> None:
     # The same bytes each time matter more than the fastest algorithm of the day.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     device = choose_device(order.device, order.index)
+    dtype = choose_dtype(order.dtype, device)
+    _verify(channel, SPECS[order.model], device, dtype, order)
     mesh = _join(order, device)
     with _told(mesh):
-        model = load_model(SPECS[order.model], Path(order.directory), device, choose_dtype(order.dtype, device), mesh)
+        model = load_model(SPECS[order.model], Path(order.directory), device, dtype, mesh)
         check_unchanged(model, order)
         self_test(model)
         channel.send("ready", **asdict(_ready(model, order)))
@@ -71,6 +78,15 @@ def _serve(channel: Channel, order: LoadOrder, model: Model, mesh: Mesh) -> None
             span = RestoreOrder(**message.fields)
             part = leading(channel, links, span) if order.place == LEADER else contextlib.nullcontext(Peer(words))
             _Restoring(channel, model, mesh, span).run(part)
+
+
+def _verify(channel: Channel, spec: ModelSpec, device: torch.device, dtype: torch.dtype, order: LoadOrder) -> None:
+    """Say what the device is and how it does. Raises WorkerBroken where it must not be used."""
+    passes: Passes = "plain" if device.type == "cuda" else "stacked"
+    machine = Machine(dtype=str(dtype).removeprefix("torch."), passes=passes, ranks=order.group_size)
+    checked = verify(device, dtype, least_bytes(spec, machine))
+    channel.send("checked", **asdict(checked))
+    require(checked.checks, f"The device of rank {order.index} ({checked.device['device']})")
 
 
 @contextlib.contextmanager
@@ -127,9 +143,12 @@ def check_unchanged(model: Model, order: LoadOrder) -> None:
 
 def _ready(model: Model, order: LoadOrder) -> RankReady:
     name, dtype = _device_name(model.device), str(model.dtype).removeprefix("torch.")
-    layout = {"torch_threads": str(order.threads), "sequence": str(order.group_size)}
+    facts = {"device": name, "torch": torch.__version__, "sequence": str(order.group_size)}
+    if model.device.type == "cpu":
+        # How sums are divided among threads decides their rounding; a GPU doesn't care.
+        facts |= {"torch_threads": str(order.threads)}
     return RankReady(
-        facts=model.fingerprint | {"device": name, "torch": torch.__version__} | layout,
+        facts=model.fingerprint | facts,
         device=name,
         dtype=dtype,
         weight_format=model.weight_format,
@@ -137,6 +156,8 @@ def _ready(model: Model, order: LoadOrder) -> RankReady:
         sha256=model.sha256,
         memory_bytes=_device_memory_bytes(model.device),
         gpu_memory_bytes=_gpu_memory_bytes(model.device),
+        passes=model.kernels["passes"],  # type: ignore[arg-type]
+        available_bytes=available_bytes(model.device),
     )
 
 
@@ -151,31 +172,40 @@ class _Restoring:
 
     def run(self, part: AbstractContextManager[Part]) -> None:
         """Restore it and say how it ended. What is not foreseen ends the process, and a fresh one takes its place."""
+        ending, fields = self._end_of(part)
+        # What an error's traceback held may be in a cycle, and must be free before the span is tried again.
+        gc.collect()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._say(ending, available_bytes=available_bytes(self._model.device), **fields)
+
+    def _end_of(self, part: AbstractContextManager[Part]) -> tuple[str, dict[str, Any]]:
+        """How the span ended, and more about it."""
         try:
             _reset_peak(self._model.device)
             with part as entered:
                 self._restore(entered)
-            self._say("done", peak_memory_bytes=_peak_memory_bytes(self._model.device))
+            return "done", {"peak_memory_bytes": _peak_memory_bytes(self._model.device)}
         except FramesLost:
-            self._say("lost")
+            return "lost", {}
         except JobCancelled:
-            self._say("cancelled")
+            return "cancelled", {}
         except ServiceError as error:
-            self._fail(error)
+            return self._failed(error)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            self._fail(GpuOutOfMemory("The span needs more memory than this machine has free."))
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+            return self._failed(GpuOutOfMemory("The span needs more memory than this machine has free."))
 
     def _restore(self, part: Part) -> None:
         order = self._order
+        self._model.dit.offload(wanted=order.offload)
         settings = RestoreSettings(
             width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, cuts=tuple(order.cuts),
             colour=order.colour, window_latents=order.window_latents, overlap_latents=order.overlap_latents,
             bit_depth=order.bit_depth, alpha=order.alpha,
             input_noise=order.input_noise, latent_noise=order.latent_noise, steps=order.steps,
+            slice_latents=order.slice_latents, park=order.park,
         )  # fmt: skip
         restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint)
         for frames in part.frames():
@@ -183,12 +213,12 @@ class _Restoring:
         _give(part, restorer.finish())
         part.end()
 
-    def _fail(self, error: ServiceError) -> None:
+    def _failed(self, error: ServiceError) -> tuple[str, dict[str, Any]]:
         # One rank alone has this error; the others wait in an exchange for it, and only the end of all of them ends that.
         if self._mesh.size > 1 and isinstance(error, GpuOutOfMemory | WorkerBroken):
             _log.error("the group of ranks is broken", extra={"why": error.message, "cause": str(error.__cause__ or "")})
             raise error
-        self._say("failed", **error_fields(error))
+        return "failed", error_fields(error)
 
     def _note_stage(self, stage: str, seconds: float, frames: int) -> None:
         self._say("progress", stage=stage, seconds=seconds, frames=frames, gpu_memory_bytes=_gpu_memory_bytes(self._model.device))

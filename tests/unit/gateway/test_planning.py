@@ -101,6 +101,16 @@ def test_a_distilled_model_says_what_it_cannot_take(changes: dict[str, Any], wor
         plan_of(**changes)
 
 
+def test_a_result_that_fits_no_worker_is_refused_before_it_is_planned():
+    model = replace(OFFER.model, max_output_pixels=640 * 360, memory_base_bytes=1 << 30, memory_bytes_per_pixel=1000.0)
+    offer = replace(OFFER, model=model, memory_bytes=2 << 30)
+    _, summary = make_plan(request(), info(), index(50), "cd" * 32, offer, LIMITS)
+    assert summary.predicted_memory_bytes == pytest.approx((1 << 30) + 1000 * 640 * 360, rel=0.05)
+    with pytest.raises(InvalidOption, match=r"enough for frames of 0\.2 megapixels") as caught:
+        make_plan(request(scale=2.0), info(), index(50), "cd" * 32, offer, LIMITS)
+    assert caught.value.field == "request.target"
+
+
 def test_slow_workers_get_shorter_spans():
     slow = replace(OFFER, megapixels_per_second=0.24)
     plan, summary = make_plan(request(), info(), index(250), "cd" * 32, slow, LIMITS)

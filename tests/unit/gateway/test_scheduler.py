@@ -42,6 +42,13 @@ def test_a_pool_that_was_asked_for_is_kept_to():
     assert addresses(assign([work(pool="q")], [], [worker("w1"), worker("w2", pool="q")])) == [("a", 0, "w2")]
 
 
+def test_a_span_goes_where_its_frames_fit():
+    small, large = worker("w1", max_pixels=10**6), worker("w2", max_pixels=9 * 10**6)
+    assert addresses(assign([work(frame_pixels=2 * 10**6)], [], [small, large])) == [("a", 0, "w2")]
+    assert can_restore(work(frame_pixels=2 * 10**6), worker("w3"))
+    assert not can_restore(work(frame_pixels=2 * 10**6), small)
+
+
 def test_the_least_loaded_worker_is_taken():
     running = [Assignment(work=work("b"), address="w1")]
     found = assign([work()], running, [worker("w1", slots=3), worker("w2", slots=3, foreign=0)])

@@ -2,6 +2,7 @@
 
 A file's name is a wish to all ranks, or with "-1" behind it to rank 1 alone.
 
+faulty      its device fails a check
 broken      it can't load
 hold        leaders stand still in a span while the file is there; the file held says that one does
 deaf        and don't hear that it is cancelled
@@ -24,7 +25,7 @@ from services.common.channel import Channel
 from services.common.child import error_fields, run_child
 from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, WorkerBroken
 from services.inference.lockstep import FramesLost, Part, Peer, leading
-from services.inference.messages import LEADER, LoadOrder, RankReady, RestoreOrder
+from services.inference.messages import LEADER, DeviceCheck, LoadOrder, RankChecked, RankReady, RestoreOrder
 
 MODULE = "tests.unit.inference.quick_rank"
 
@@ -41,6 +42,14 @@ class QuickRank:
         return any((self.directory / wish).exists() for wish in (name, f"{name}-{self.order.index}"))
 
     def run(self) -> None:
+        faulty = self.wished("faulty")
+        checks = (
+            DeviceCheck(name="conv3d", passed=not faulty, detail="it computes wrongly" if faulty else "quick"),
+            DeviceCheck(name="peers", passed=False, required=False, detail="far"),
+        )
+        self.channel.send("checked", **asdict(RankChecked(device={"device": "quick"}, checks=checks)))
+        if faulty:
+            raise WorkerBroken("The device failed 1 of its checks. conv3d: it computes wrongly.")
         if self.wished("broken"):
             raise ModelBroken("dit.safetensors is missing")
         while self.wished("late"):
@@ -48,7 +57,7 @@ class QuickRank:
         facts = {"device": "quick", "rank": str(self.order.index) if self.wished("other") else ""}
         ready = RankReady(
             facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"},
-            memory_bytes=1 << 30, gpu_memory_bytes=5,
+            memory_bytes=1 << 30, gpu_memory_bytes=5, passes="stacked", available_bytes=1 << 36,
         )  # fmt: skip
         self.channel.send("ready", **asdict(ready))
         while True:

@@ -16,6 +16,7 @@ from services.common.errors import (
     DeadlinePassed,
     Draining,
     FingerprintChanged,
+    GpuOutOfMemory,
     InvalidOption,
     JobCancelled,
     ModelNotReady,
@@ -165,6 +166,51 @@ async def test_what_was_not_planned_for_this_worker_is_refused(
     values = {"fingerprint": known.fingerprint, "model_hash": known.models[0].hash} | plan
     with pytest.raises(error):
         worker.submit(clip, plan=plan_for(clip, **values))
+
+
+async def test_a_span_that_fits_no_device_is_refused_with_the_numbers_before_it_begins(worker: Worker, clip: Clip):
+    known = worker.engine.status()
+    assert known.models[0].max_output_pixels > 10**6
+    values = {"fingerprint": known.fingerprint, "model_hash": known.models[0].hash}
+    with pytest.raises(GpuOutOfMemory, match=r"16384×16384 need \d+\.\d GB of memory with nano at the least"):
+        worker.submit(clip, plan=replace(plan_for(clip, **values), width=16384, height=16384))
+    assert worker.value("seedvr2_out_of_memory_total", outcome="refused") == 1
+    assert worker.value("seedvr2_spans_in_flight") == 0
+
+
+async def test_a_span_that_ran_out_of_memory_is_tried_once_with_less(worker: Worker, clip: Clip):
+    worker.wish("no-memory")
+    first, second = [await error_of(worker.submit(clip)) for _ in range(2)]
+    assert isinstance(first, GpuOutOfMemory)
+    assert first.retry_after_s
+    assert isinstance(second, GpuOutOfMemory)
+    assert second.retry_after_s is None
+    assert [worker.value("seedvr2_out_of_memory_total", outcome=o) for o in ("leaner", "failed")] == [1, 1]
+    worker.unwish("no-memory")
+    assert (await result_of(worker.submit(clip))).frames == 12
+    assert worker.value("seedvr2_rank_starts_total") == 1
+
+
+async def test_what_a_rank_found_out_about_its_device_is_told(worker: Worker):
+    assert worker.engine.status().checks == {"rank 0 conv3d": "ok: quick", "rank 0 peers": "failed: far"}
+    assert worker.value("seedvr2_device_check_passed", rank="0", check="conv3d") == 1
+    assert worker.value("seedvr2_device_check_passed", rank="0", check="peers") == 0
+    names = {"device": "quick", "driver": "", "cuda": "", "cudnn": "", "capability": "", "torch": ""}
+    assert worker.value("seedvr2_device_info", rank="0", **names) == 1
+    assert (worker.value("seedvr2_available_memory_bytes", rank="0") or 0) > 0
+
+
+async def test_a_device_that_fails_a_check_keeps_the_worker_from_being_ready(tmp_path: Path, clip: Clip):
+    worker = Worker(tmp_path)
+    worker.wish("faulty")
+    async with running(worker):
+        await worker.until(lambda: worker.engine.status().state == "broken")
+        assert "conv3d: it computes wrongly" in worker.engine.status().detail
+        assert worker.value("seedvr2_device_check_passed", rank="0", check="conv3d") == 0
+        assert worker.value("seedvr2_ready") == 0
+        worker.unwish("faulty")
+        await worker.serving()
+        assert worker.value("seedvr2_device_check_passed", rank="0", check="conv3d") == 1
 
 
 async def test_spans_wait_for_each_other_and_too_many_are_refused(worker: Worker, clip: Clip):

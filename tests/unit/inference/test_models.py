@@ -112,7 +112,7 @@ def test_a_model_that_another_process_fetches_is_refused_with_how_far_that_is(tm
 def test_a_model_is_described_by_its_spec_and_by_what_was_loaded():
     ready = RankReady(
         facts={}, device="cpu", dtype="float32", weight_format="float16", parameters=12, sha256={"a": "1"}, memory_bytes=1,
-        gpu_memory_bytes=0,
+        gpu_memory_bytes=0, passes="stacked", available_bytes=1 << 40,
     )  # fmt: skip
     model = describe("seedvr2-3b", ready)
     assert (model.title, model.dtype, model.parameters, model.hash) == ("SeedVR2 3B", "float32", 12, model_hash({"a": "1"}))

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import ChunkOutOfOrder, DeadlinePassed, GpuOutOfMemory, InvalidVideo, ServiceError, WorkerBroken
 from services.common.media import Packet, SpanTask
 from services.common.metrics import InferenceMetrics
+from services.inference.gpu.memory import Setting
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress, SpanResult
 from services.inference.restoring import SpanWork, rank_order
 from services.inference.video.process import VideoLimits, VideoProcesses
@@ -49,7 +50,7 @@ class Bench:
     async def restore(self, task: SpanTask, packets: AsyncIterator[Packet]) -> SpanResult:
         group = self.groups.all[0]
         async with self.videos.open(task) as video:
-            order = await group.begin(rank_order(task, group.next_number(), video.path))
+            order = await group.begin(rank_order(task, group.next_number(), video.path, Setting(slice_latents=1)))
             try:
                 return await SpanWork(task, video=video, order=order, emit=self._emit, metrics=self._metrics).run(packets)
             finally:

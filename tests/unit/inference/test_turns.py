@@ -11,7 +11,8 @@ from services.inference.ranks import RankLimits
 from services.inference.turns import Turns
 
 READY = RankReady(
-    facts={}, device="", dtype="", weight_format="", parameters=0, sha256={}, memory_bytes=0, gpu_memory_bytes=0
+    facts={}, device="", dtype="", weight_format="", parameters=0, sha256={}, memory_bytes=0, gpu_memory_bytes=0,
+    passes="stacked", available_bytes=1 << 40,
 )  # fmt: skip
 
 

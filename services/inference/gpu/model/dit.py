@@ -5,9 +5,9 @@ several a call; nothing is padded.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from services.inference.gpu.model.attention import AttentionLayout, ByModality, RmsNorm, WindowAttention, lay_out
 from services.inference.gpu.model.kernels import Kernels
+from services.inference.gpu.model.offload import OffloadedBlocks
 from services.inference.gpu.model.spec import DitSpec
 from services.inference.gpu.model.windows import Grid
 from services.inference.gpu.parallel.mesh import Mesh
@@ -248,6 +249,7 @@ class Dit(nn.Module):
         self.vid_out = PatchOut(spec.width, spec.latent_channels * area, spec.patch, mesh)
         self._kernels = kernels
         self._mesh = mesh
+        self._offloaded: OffloadedBlocks | None = None
         # Made once for a grid and used by all blocks; a job has one or two grids (the last window may be short).
         self._layouts = lru_cache(maxsize=4)(self._lay_out)
 
@@ -276,12 +278,24 @@ class Dit(nn.Module):
             return [self._fast(*clip, layout, checkpoint) for clip, layout in zip(clips, layouts, strict=True)]
         streams = [(self.vid_in(clip.x), self.txt_in(clip.text)) for clip in clips]
         embs = [self.emb_in(clip.timestep).float().view(-1, 2, 3) for clip in clips]
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks_in_turn()):
             checkpoint()
             of_clips = zip(streams, embs, layouts, strict=True)
             streams = [block(*stream, emb, layout[index % 2]) for stream, emb, layout in of_clips]
         ends = zip(clips, streams, embs, strict=True)
         return [self._leave(video, emb, self._grid(clip)) for clip, (video, _), emb in ends]
+
+    def offload(self, *, wanted: bool) -> None:
+        """Let the blocks wait in host memory between their turns, or have them all on the device. Changes no value."""
+        if wanted and self._offloaded is None:
+            self._offloaded = OffloadedBlocks(list(self.blocks), self.vid_in.proj.weight.device)
+        elif not wanted and self._offloaded is not None:
+            self._offloaded.restore()
+            self._offloaded = None
+
+    def blocks_in_turn(self) -> Iterator[Any]:
+        """The blocks in order, each on the device until the next one is asked for."""
+        return iter(self.blocks) if self._offloaded is None else self._offloaded.in_turn()
 
     def _grid(self, clip: Clip) -> Grid:
         frames, height, width, _ = clip.x.shape

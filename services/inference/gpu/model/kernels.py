@@ -81,10 +81,14 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, *, fused: bool | No
     attention_name, attend = _choose_attention(device, dtype)
     norm_name, rms_norm = _choose_rms_norm(device)
     convolution_name, convolve_time = _choose_convolution(device)
+    passes = "stacked" if convolve_time is convolve_time_stacked else "plain"
     report = {"attention": attention_name, "rms_norm": norm_name, "group_norm": "torch", "convolution": convolution_name}
+    report |= {"passes": passes}
+    if device.type == "cuda" and fused_name is None:
+        report |= {"convolution": f"{convolution_name} by {_cudnn()}"}
     if fused_name is not None:
         convolution_name = f"{convolution_name} by {_cudnn()}, upsamplers merged"
-        report |= {"rms_norm": fused_name, "group_norm": fused_name, "convolution": convolution_name}
+        report |= {"rms_norm": fused_name, "group_norm": fused_name, "convolution": convolution_name, "passes": "fused"}
     return Kernels(attend=attend, rms_norm=rms_norm, convolve_time=convolve_time, fused=fused_name is not None, report=report)
 
 

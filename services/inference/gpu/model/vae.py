@@ -59,7 +59,7 @@ class Conv(nn.Module):
             past = torch.cat([x[:1]] * (self._taps - 1))
         kept = self._taps - self._strides[0]
         # Cloned, because a view would keep the whole slice in memory.
-        state.tails[self] = torch.cat([past, x])[-kept:] if len(x) < kept else x[-kept:].clone()
+        state.tails[self] = (torch.cat([past, x]) if len(x) < kept else x)[-kept:].clone()
         return self._convolve_time(past, x, self.weight, self.bias, self._strides, padding)
 
     def _surround(self, x: Tensor, share: RowShare) -> tuple[Tensor, Padding]:

@@ -63,12 +63,13 @@ def test_a_task_survives_the_wire():
 def test_a_status_survives_the_wire():
     model = WorkerModel(
         name="nano", title="Nano", hash="h", dtype="float32", weight_format="float16", size_multiple=8, temporal_factor=1,
-        window_latents=8, overlap_latents=2, parameters=5, colours=("wavelet",), context_frames=4, max_steps=2, detail="d",
+        window_latents=8, overlap_latents=2, parameters=5, colours=("wavelet",), context_frames=4, max_steps=2,
+        max_output_pixels=5, memory_base_bytes=6, memory_bytes_per_pixel=0.5, detail="d",
     )  # fmt: skip
     status = WorkerStatus(
         worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3,
         free_slots=2,
-        megapixels_per_second=0.5, memory_bytes=7, detail="d", version="1",
+        megapixels_per_second=0.5, memory_bytes=7, checks={"rank 0 conv3d": "ok"}, detail="d", version="1",
         installed=(ModelState(name="big", title="Big", state="fetching", size_bytes=3),),
     )  # fmt: skip
     assert _all_fields_set(status)

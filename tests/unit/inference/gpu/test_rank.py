@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from services.common.errors import SettingsError
 from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.frames import Frames, frames_of, send_frames
 from services.inference.gpu.rank import choose_device, choose_dtype
-from services.inference.messages import LoadOrder, RankReady, RestoreOrder
+from services.inference.messages import LoadOrder, RankReady, RestoreOrder, rank_checked
 from services.inference.ranks import RANK_MODULE
 
 LOAD = LoadOrder(model="nano", directory=str(EMBEDDED_DIRECTORY / "nano"), device="cpu", dtype="auto", index=0, threads=1)
@@ -34,11 +35,11 @@ class RankProcess:
         arguments = [str(theirs.fileno()), str(os.getpid()), json.dumps({})]
         self.process = subprocess.Popen([sys.executable, "-m", RANK_MODULE, *arguments], pass_fds=(theirs.fileno(),))
         theirs.close()
-        self.ready = Message("")
+        self.ready = self.checked = Message("")
         self.control = Channel(ours)
         self.control.send("load", **asdict(load))
 
-    def begin(self, *, bit_depth: int = 8, path: str = "") -> Channel | None:
+    def begin(self, *, bit_depth: int = 8, path: str = "", **changes: Any) -> Channel | None:
         """Give it a span; its frames."""
         self._numbers += 1
         self._path.unlink(missing_ok=True)
@@ -47,13 +48,18 @@ class RankProcess:
             listener.listen(1)
             order = RestoreOrder(
                 number=self._numbers, path=path or str(self._path), width=48, height=32, seed=7, first_frame=3, cuts=(),
-                colour="wavelet", window_latents=8, overlap_latents=0, bit_depth=bit_depth,
+                colour="wavelet", window_latents=8, overlap_latents=0, bit_depth=bit_depth, **changes,
             )  # fmt: skip
             self.control.send("restore", **asdict(order))
             return None if path else Channel(listener.accept()[0])
 
     def cancel(self, number: int | None = None) -> None:
         self.control.send("cancel", number=self._numbers if number is None else number)
+
+    def first(self) -> Message:
+        """What it says of its model, after what it said of its device."""
+        self.checked = self.control.receive()
+        return self.control.receive()
 
     def until(self, *kinds: str) -> Message:
         """What it says next of these kinds."""
@@ -71,7 +77,7 @@ class RankProcess:
 @pytest.fixture(scope="module")
 def rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankProcess]:
     found = RankProcess(tmp_path_factory.mktemp("rank"))
-    found.ready = found.control.receive()
+    found.ready = found.first()
     yield found
     found.end()
 
@@ -100,6 +106,35 @@ def test_frames_go_in_and_come_out_restored(rank: RankProcess, bit_depth: int, d
     assert (restored.shape, restored.dtype) == ((11, 32, 48, 3), dtype)
     assert restored[0].std() > np.iinfo(dtype).max / 8
     assert rank.until("done").fields["peak_memory_bytes"] > 50 << 20
+
+
+def restored(rank: RankProcess, **changes: Any) -> Frames:
+    frames = rank.begin(**changes)
+    assert frames is not None
+    send_frames(frames, pictures(11))
+    frames.send("end")
+    found = take_all(frames)
+    assert rank.until("done").fields["available_bytes"] > 1 << 20
+    return found
+
+
+def test_what_waits_in_host_memory_changes_no_byte(rank: RankProcess):
+    expected = restored(rank)
+    assert np.array_equal(restored(rank, offload=True, park=True), expected)
+    assert np.array_equal(restored(rank), expected)
+
+
+def test_smaller_slices_change_rounding_only(rank: RankProcess):
+    difference = np.abs(restored(rank, slice_latents=1).astype(int) - restored(rank, slice_latents=2))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.002
+
+
+def test_the_device_is_verified_before_the_model_is_loaded(rank: RankProcess):
+    assert rank.checked.kind == "checked"
+    checked = rank_checked(rank.checked.fields)
+    assert {check.name for check in checked.checks} == {"product", "conv3d", "memory"}
+    assert all(check.passed for check in checked.checks)
 
 
 def test_stages_are_told_with_their_frames(rank: RankProcess):
@@ -162,7 +197,7 @@ def test_frames_of_another_kind_are_an_error_of_the_span(rank: RankProcess):
 
 def test_a_rank_ends_with_its_server(tmp_path: Path):
     found = RankProcess(tmp_path)
-    assert found.control.receive().kind == "ready"
+    assert found.first().kind == "ready"
     found.control.close()
     assert found.process.wait(20) == 0
     found.end()
@@ -170,7 +205,7 @@ def test_a_rank_ends_with_its_server(tmp_path: Path):
 
 def test_a_model_that_cannot_be_read_is_said_in_words(tmp_path: Path):
     found = RankProcess(tmp_path, LoadOrder(**asdict(LOAD) | {"directory": str(tmp_path)}))
-    message = found.control.receive()
+    message = found.first()
     assert (message.kind, message.fields["reason"]) == ("error", "ModelBroken")
     assert "has no dit.*" in message.fields["message"]
     found.end()
@@ -179,7 +214,7 @@ def test_a_model_that_cannot_be_read_is_said_in_words(tmp_path: Path):
 def test_a_file_that_changed_since_it_was_delivered_is_refused(tmp_path: Path):
     load = LoadOrder(**asdict(LOAD) | {"sha256": {"dit.safetensors": "0" * 64}})
     found = RankProcess(tmp_path, load)
-    message = found.control.receive()
+    message = found.first()
     assert (message.kind, message.fields["reason"]) == ("error", "ModelBroken")
     assert "dit.safetensors in" in message.fields["message"]
     assert "changed since the model was fetched" in message.fields["message"]

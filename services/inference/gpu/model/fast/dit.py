@@ -66,7 +66,7 @@ class FastDit:
         halves = _halves(self._learned, emb, bare_last_text=dit.spec.bare_last_text)
         routes = [self._route(layout) for layout in layouts]
         inputs = self._ops.enter(tokens, halves[0][0].shift, halves[0][0].scale, split, self._eps)
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(dit.blocks_in_turn()):
             checkpoint()
             last = index + 1 == len(self._blocks)
             attention, mlp = halves[index]

@@ -18,7 +18,7 @@ from tests.unit.inference.gpu.goldens import CPU
 
 def test_the_choice_is_reported_in_plain_text() -> None:
     report = choose_kernels(CPU, torch.float32).report
-    assert set(report) == {"attention", "rms_norm", "group_norm", "convolution"}
+    assert set(report) == {"attention", "rms_norm", "group_norm", "convolution", "passes"}
     assert all(isinstance(name, str) and name for name in report.values())
     assert report["attention"].startswith("torch.scaled_dot_product_attention")
 
