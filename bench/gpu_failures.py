@@ -27,6 +27,7 @@ from services.common.media import CodecParameters, Packet, SpanTask
 from services.common.metrics import InferenceMetrics
 from services.common.plan import RestorePlan, Segment
 from services.inference.admission import NOISE
+from services.inference.gpu.memory import Setting
 from services.inference.groups import Group, Groups, choose_layout, load_orders
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress
 from services.inference.models import find_model
@@ -118,7 +119,7 @@ class Bench:
                 on_begun()
 
         async with self._videos.open(task) as video:
-            order = await self.group.begin(rank_order(task, self.group.next_number(), video.path))
+            order = await self.group.begin(rank_order(task, self.group.next_number(), video.path, Setting(slice_latents=1)))
             try:
                 await SpanWork(task, video=video, order=order, emit=take, metrics=self._metrics).run(_no_packets())
             finally:
