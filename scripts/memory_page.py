@@ -25,9 +25,27 @@ MIDDLE = """The largest 16:9 frames that fit (1 GB = 10⁹ bytes; what the drive
 TAIL = """\
 The prediction counts the weights, the state that encoder and decoder carry from slice to slice, the widest moment of a slice
 or of a window, the latents that are held, and 6 % for what the allocator loses. It doesn't depend on how long the video is.
-Peaks that were measured on an H200 are in [performance.md](performance.md); the prediction for those is within 3 %. `python
--m bench.gpu_memory` prints prediction beside measurement for the GPU that it runs on. Without fused kernels (no Triton) a
-span takes about half as much again.
+Measured on an H200 with `python -m bench.gpu_memory` (bf16, random weights, one window of 21 frames, GB in tensors). In a clip
+of one window the encoder's state is gone before the decoder begins, so the first two ways stay below the prediction; with
+several windows both live, and the fast path of 3B took 23.4 GB at 1280x720 x 121 ([performance.md](performance.md)),
+predicted 22.8.
+
+| model | output | way | predicted | measured | ms/frame |
+| --- | --- | --- | --- | --- | --- |
+| seedvr2-3b | 1280x720 | all on the GPU | 22.8 | 19.3 | 59.2 |
+| seedvr2-3b | 1280x720 | blocks in host memory | 17.1 | 13.5 | 59.0 |
+| seedvr2-3b | 1280x720 | blocks and state in host memory | 13.4 | 13.5 | 58.8 |
+| seedvr2-3b | 1920x1080 | all on the GPU | 42.0 | 33.9 | 133.6 |
+| seedvr2-3b | 1920x1080 | blocks in host memory | 36.3 | 28.2 | 133.1 |
+| seedvr2-3b | 1920x1080 | blocks and state in host memory | 28.0 | 28.2 | 133.9 |
+| seedvr2-7b | 1280x720 | all on the GPU | 32.5 | 28.9 | 63.6 |
+| seedvr2-7b | 1280x720 | blocks in host memory | 17.5 | 14.0 | 64.7 |
+| seedvr2-7b | 1280x720 | blocks and state in host memory | 13.9 | 14.0 | 64.2 |
+| seedvr2-7b | 1920x1080 | all on the GPU | 51.7 | 43.6 | 147.1 |
+| seedvr2-7b | 1920x1080 | blocks in host memory | 36.8 | 28.6 | 147.1 |
+| seedvr2-7b | 1920x1080 | blocks and state in host memory | 28.4 | 28.6 | 147.1 |
+
+Without fused kernels (no Triton) a span takes about half as much again.
 
 ## On a CPU
 
