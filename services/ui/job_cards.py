@@ -62,13 +62,12 @@ def live_picture(job: pb.Job, links: Links) -> Html:
         "live-picture",
         src=links.frame(job.job_id, "result", newest, _LIVE_SIDE),
         alt=f"Restored frame {newest + 1}",
-        data_job=job.job_id,
     )
     return tag("figure", picture, tag("figcaption", f"Newest restored part, frame {newest + 1:,}"))
 
 
 def live_player(job: pb.Job, links: Links) -> Html:
-    """A player of what is stored so far. The same for the whole job: a player that is replaced would begin anew."""
+    """A player of what is stored so far; the same for the whole job, so that the page leaves it alone."""
     if not _is_growing(job) or job.plan.container in STILL:
         return EMPTY
     player = tag("growing-video", src=links.playlist(job.job_id), label="What is restored so far")

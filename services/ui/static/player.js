@@ -4,29 +4,24 @@
 const POLL_MS = 2000;
 
 class LivePicture extends HTMLElement {
-	static observedAttributes = ["src"];
-	// The page replaces the element for each new frame: until that is loaded, the job's last picture stays.
-	static last = { job: null, picture: null };
+	static observedAttributes = ["src", "ready"];
 
-	connectedCallback() {
-		if (LivePicture.last.job === this.dataset.job && !this.hasAttribute("ready")) this.show(LivePicture.last.picture);
+	attributeChangedCallback(name, old, value) {
+		if (name === "src") this.load(value);
+		// The page brings attributes in line with its markup, which doesn't know this one; the last picture stays meanwhile.
+		else if (value === null && this.shadowRoot) this.setAttribute("ready", "");
 	}
 
-	attributeChangedCallback(name, old, src) {
+	load(src) {
 		const next = new Image();
 		next.onload = () => {
 			if (this.getAttribute("src") !== src) return;
 			next.alt = this.getAttribute("alt") || "";
 			next.style.cssText = "display:block;width:100%;height:auto;border-radius:10px";
-			LivePicture.last = { job: this.dataset.job, picture: next };
-			this.show(next);
+			(this.shadowRoot || this.attachShadow({ mode: "open" })).replaceChildren(next);
+			this.setAttribute("ready", "");
 		};
 		next.src = src;
-	}
-
-	show(picture) {
-		(this.shadowRoot || this.attachShadow({ mode: "open" })).replaceChildren(picture);
-		this.setAttribute("ready", "");
 	}
 }
 
