@@ -15,6 +15,9 @@ from services.common.colours import COLOURS
 
 SCHEMA_VERSION = 1
 
+NOISE = "per-latent-sha256-v1"
+"""How noise is drawn: for each latent, from the seed and the source index of its last frame."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
@@ -88,7 +91,7 @@ class RestorePlan:
     seed: int
     """Of the noise."""
 
-    noise: str = "per-latent-sha256-v1"
+    noise: str = NOISE
     """How noise is drawn from the seed."""
 
     colour: str = COLOURS[0]

@@ -6,9 +6,8 @@ from services.common.errors import FingerprintChanged, InvalidOption
 from services.common.fleet import WorkerModel
 from services.common.media import SpanTask
 from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER
-from services.common.plan import RestorePlan
+from services.common.plan import NOISE, RestorePlan
 
-NOISE = "per-latent-sha256-v1"
 ENCODER_OPTIONS = {VIDEO_ENCODER: frozenset({"crf", "preset", "tune"}), PICTURE_ENCODER: frozenset({"compression_level", "pred"})}
 """Encoders, with the options that a plan may set."""
 

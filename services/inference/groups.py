@@ -255,7 +255,7 @@ def load_orders(
         tuple(
             LoadOrder(
                 model=model, directory=str(directory), device=device, dtype=dtype, index=group * layout.sequence + place,
-                threads=share, place=place, group_size=layout.sequence, sha256=dict(sha256),
+                threads=share, place=place, group_size=layout.sequence, neighbours=layout.world_size - 1, sha256=dict(sha256),
             )
             for place in range(layout.sequence)
         )

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from services.common.media import CodecParameters, Packet, SpanTask
-from services.common.plan import RestorePlan, Segment
+from services.common.plan import NOISE, RestorePlan, Segment
 
 Passes = Literal["fused", "plain", "stacked"]
 """How the passes between products are computed: by fused kernels, by PyTorch on a GPU, by PyTorch on a CPU."""
@@ -48,6 +48,9 @@ class LoadOrder:
 
     group_size: int = 1
     """Ranks that share a span."""
+
+    neighbours: int = 0
+    """Other ranks of the worker. Where the device is the host, all of them take its memory."""
 
     links: tuple[int, ...] = ()
     """Open sockets by number: a leader has one to each of its peers, a peer one to its leader."""
@@ -160,6 +163,9 @@ class RestoreOrder:
 
     bit_depth: int
     """Of the frames on the socket: 8 or 16."""
+
+    noise: str = NOISE
+    """How noise is drawn from the seed."""
 
     alpha: bool = False
     """Whether these have a fourth channel, transparency."""

@@ -38,7 +38,7 @@ def rank_order(task: SpanTask, number: int, path: Path, setting: Setting) -> Res
     return RestoreOrder(
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
         cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
-        bit_depth=encoded.bits, alpha=encoded.alpha,
+        noise=plan.noise, bit_depth=encoded.bits, alpha=encoded.alpha,
         input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, **asdict(setting),
     )  # fmt: skip
 

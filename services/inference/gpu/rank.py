@@ -77,14 +77,14 @@ def _serve(channel: Channel, order: LoadOrder, model: Model, mesh: Mesh) -> None
         if message.kind == "restore":
             span = RestoreOrder(**message.fields)
             part = leading(channel, links, span) if order.place == LEADER else contextlib.nullcontext(Peer(words))
-            _Restoring(channel, model, mesh, span).run(part)
+            _Restoring(channel, model, mesh, span, order.neighbours).run(part)
 
 
 def _verify(channel: Channel, spec: ModelSpec, device: torch.device, dtype: torch.dtype, order: LoadOrder) -> None:
     """Say what the device is and how it does. Raises WorkerBroken where it must not be used."""
     passes: Passes = "plain" if device.type == "cuda" else "stacked"
     machine = Machine(dtype=str(dtype).removeprefix("torch."), passes=passes, ranks=order.group_size)
-    checked = verify(device, dtype, least_bytes(spec, machine))
+    checked = verify(device, dtype, least_bytes(spec, machine), order.neighbours)
     channel.send("checked", **asdict(checked))
     require(checked.checks, f"The device of rank {order.index} ({checked.device['device']})")
 
@@ -157,18 +157,19 @@ def _ready(model: Model, order: LoadOrder) -> RankReady:
         memory_bytes=_device_memory_bytes(model.device),
         gpu_memory_bytes=_gpu_memory_bytes(model.device),
         passes=model.kernels["passes"],  # type: ignore[arg-type]
-        available_bytes=available_bytes(model.device),
+        available_bytes=available_bytes(model.device, order.neighbours),
     )
 
 
 class _Restoring:
     """One span."""
 
-    def __init__(self, control: Channel, model: Model, mesh: Mesh, order: RestoreOrder) -> None:
+    def __init__(self, control: Channel, model: Model, mesh: Mesh, order: RestoreOrder, neighbours: int) -> None:
         self._control = control
         self._model = model
         self._mesh = mesh
         self._order = order
+        self._neighbours = neighbours
 
     def run(self, part: AbstractContextManager[Part]) -> None:
         """Restore it and say how it ended. What is not foreseen ends the process, and a fresh one takes its place."""
@@ -177,7 +178,7 @@ class _Restoring:
         gc.collect()
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._say(ending, available_bytes=available_bytes(self._model.device), **fields)
+        self._say(ending, available_bytes=available_bytes(self._model.device, self._neighbours), **fields)
 
     def _end_of(self, part: AbstractContextManager[Part]) -> tuple[str, dict[str, Any]]:
         """How the span ended, and more about it."""
@@ -203,7 +204,7 @@ class _Restoring:
         settings = RestoreSettings(
             width=order.width, height=order.height, seed=order.seed, first_frame=order.first_frame, cuts=tuple(order.cuts),
             colour=order.colour, window_latents=order.window_latents, overlap_latents=order.overlap_latents,
-            bit_depth=order.bit_depth, alpha=order.alpha,
+            noise=order.noise, bit_depth=order.bit_depth, alpha=order.alpha,
             input_noise=order.input_noise, latent_noise=order.latent_noise, steps=order.steps,
             slice_latents=order.slice_latents, park=order.park,
         )  # fmt: skip

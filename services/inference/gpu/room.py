@@ -7,11 +7,14 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes(device: torch.device) -> int:
-    """Memory that this process could hold on a device if it gave nothing back; on a CPU, of the machine or its container."""
+def available_bytes(device: torch.device, neighbours: int = 0) -> int:
+    """Memory that this process could hold on a device if it gave nothing back; on a CPU, of the machine or its container.
+
+    There ``neighbours`` are as many other processes that want as much at the same time: each counts on its share only.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return min(_left_on_host(), _left_in_group(_CGROUP)) + _resident()
+    return min(_left_on_host(), _left_in_group(_CGROUP)) // (neighbours + 1) + _resident()
 
 
 def _left_on_host() -> int:

@@ -30,11 +30,11 @@ _MOST_COPIES = 6.0
 """A convolution may take so many times the memory of its input; unfolded into columns it takes 27 times."""
 
 
-def verify(device: torch.device, dtype: torch.dtype, needed_bytes: int) -> RankChecked:
-    """Look at a device and try its arithmetic; ``needed_bytes`` must be free."""
+def verify(device: torch.device, dtype: torch.dtype, needed_bytes: int, neighbours: int = 0) -> RankChecked:
+    """Look at a device and try its arithmetic; ``needed_bytes`` must be free, beside those of ``neighbours`` on a CPU."""
     arithmetic = try_arithmetic(device, dtype)
     if device.type != "cuda":
-        left = available_bytes(device)
+        left = available_bytes(device, neighbours)
         memory = _check("memory", left >= needed_bytes, f"{_gb(left)} free", f"the model needs {_gb(needed_bytes)} at the least")
         return RankChecked(device={"device": "cpu", "torch": torch.__version__}, checks=(*arithmetic, memory))
     torch.cuda.empty_cache()

@@ -14,8 +14,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from services.common.media import CodecParameters, Packet, SpanTask
-from services.common.plan import RestorePlan, Segment
-from services.inference.admission import NOISE
+from services.common.plan import NOISE, RestorePlan, Segment
 
 BUNNY = Path(__file__).parents[2] / "clips" / "bunny_noisy.mp4"
 TIME_BASE = Fraction(1, 12800)

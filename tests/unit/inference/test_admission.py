@@ -7,8 +7,8 @@ import pytest
 from services.common.errors import FingerprintChanged, InvalidOption
 from services.common.fleet import WorkerModel
 from services.common.media import CodecParameters, SpanTask
-from services.common.plan import RestorePlan, Segment
-from services.inference.admission import NOISE, check_task
+from services.common.plan import NOISE, RestorePlan, Segment
+from services.inference.admission import check_task
 
 MODEL = WorkerModel(
     name="nano", title="", hash="hash", dtype="float32", weight_format="float32", size_multiple=8, temporal_factor=1,

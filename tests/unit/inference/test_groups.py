@@ -305,6 +305,7 @@ def test_ranks_have_a_device_each_and_a_place_in_their_group():
         [(0, 0, 2), (1, 1, 2)],
         [(2, 0, 2), (3, 1, 2)],
     ]
+    assert {order.neighbours for group in orders for order in group} == {3}
 
 
 def test_without_a_wish_all_gpus_share_a_span_and_a_cpu_has_one_rank(monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -181,3 +181,14 @@ async def test_a_span_is_done_before_packets_that_nobody_needs(bench: Bench, cli
                 yield packet
 
     assert (await asyncio.wait_for(bench.restore(task, endless()), 20)).frames == 4
+
+
+def test_ranks_are_told_all_of_a_plan_that_they_have_a_word_for(clip: Clip):
+    plan = replace(
+        task_for(clip).plan, colour="lab", input_noise=0.25, latent_noise=0.5, steps=3, window_latents=6, overlap_latents=2,
+        noise="one-sha256-v1", seed=9,
+    )  # fmt: skip
+    order = asdict(rank_order(replace(task_for(clip), plan=plan), 1, Path("socket"), Setting(slice_latents=1)))
+    shared = asdict(plan).keys() & order.keys()
+    assert shared >= {"colour", "input_noise", "latent_noise", "steps", "window_latents", "overlap_latents", "noise", "seed"}
+    assert {name: order[name] for name in shared} == {name: getattr(plan, name) for name in shared}

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from services.common.errors import InvalidOption
+from services.common.plan import NOISE
 
 TIMESTEPS = 1000.0
 """T, the time of pure noise."""
 
-NOISES = ("per-latent-sha256-v1", "one-sha256-v1")
+NOISES = (NOISE, "one-sha256-v1")
 """Ways to draw noise: a draw for each latent, by the source index of its last frame; or one draw for all of them."""
 
 VelocityAt = Callable[[Tensor, float], Tensor]

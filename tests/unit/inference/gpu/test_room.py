@@ -13,6 +13,12 @@ def test_what_the_machine_has_left_and_this_process_holds_is_available():
     assert process.memory_info().rss < found < 1.2 * most
 
 
+def test_processes_that_share_a_machine_count_on_their_share_of_what_is_left():
+    alone, shared = (available_bytes(torch.device("cpu"), neighbours) for neighbours in (0, 3))
+    own = psutil.Process().memory_info().rss
+    assert (shared - own) / (alone - own) == pytest.approx(1 / 4, rel=0.1)
+
+
 def test_a_container_leaves_what_its_limit_leaves(tmp_path: Path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
