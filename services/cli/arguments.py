@@ -93,6 +93,13 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="without --server: keep the job here (default: a temporary directory)"
     )
     parser.add_argument("--model", default="", metavar="M", help="(default: the gateway's)")
+    parser.add_argument(
+        "--model-directory", default="", metavar="DIR", help="without --server: where fetched models are, as for `up`"
+    )
+    parser.add_argument("--frames", type=_frames, metavar="A:B", help="only frames A to B - 1, counted from 0 (default: all)")
+    parser.add_argument(
+        "--crf", type=_number(0, 51, "a rate factor"), metavar="N", help="of a video's encoder; lower is better (default: 14)"
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=_scale, metavar="S", help="enlarge by this factor")
     size.add_argument("--short-side", type=_number(1, 1 << 16, "pixels"), metavar="N", help="pixels of the shorter side")
@@ -193,6 +200,13 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in pixels, for example 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def _frames(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:END in frames, for example 0:25")
     return int(match[1]), int(match[2])
 
 

@@ -70,7 +70,8 @@ async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[str
     bar.say("Starting the services")
     with contextlib.ExitStack() as kept:
         directory = arguments.data or Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="seedvr2-")))
-        async with LocalStack(StackOptions(data_directory=directory, model=arguments.model), tell) as stack:
+        options = StackOptions(data_directory=directory, model=arguments.model, model_directory=arguments.model_directory)
+        async with LocalStack(options, tell) as stack:
             yield stack.gateway_address
 
 
@@ -106,9 +107,9 @@ def _request(arguments: argparse.Namespace, upload_id: str) -> pb.JobRequest:
         request.target.short_side = arguments.short_side
     elif arguments.size is not None:
         request.target.box.width, request.target.box.height = arguments.size
-    if arguments.colour is not None:
-        request.colour = arguments.colour
-    for name in ("input_noise", "latent_noise", "steps", "cfg_scale"):
+    if arguments.frames is not None:
+        request.range.frames.first, request.range.frames.end = arguments.frames
+    for name in ("colour", "crf", "input_noise", "latent_noise", "steps", "cfg_scale"):
         if getattr(arguments, name) is not None:
             setattr(request, name, getattr(arguments, name))
     if arguments.output is not None:

@@ -22,6 +22,8 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
         ("restore a.mp4 --seed -1", "expected one argument|is not a seed"),
         ("restore a.mp4 --seed 18446744073709551616", "is not a seed"),
         ("restore a.mp4 --colour red", "'red' is not one of wavelet, none"),
+        ("restore a.mp4 --frames 3:3", "'3:3' is not FIRST:END"),
+        ("restore a.mp4 --crf 52", "'52' is not a rate factor from 0 to 51"),
         ("restore a.mp4 --input-noise 2", "'2' is not from 0 to 1"),
         ("restore a.mp4 --latent-noise x", "'x' is not a number"),
         ("restore a.mp4 --steps 0", "'0' is not steps from 1"),

@@ -75,6 +75,31 @@ async def test_a_picture_is_asked_for_by_the_outputs_name(gateway: FakeGateway, 
     assert (request.container, output.read_bytes()) == ("tiff", result)
 
 
+async def test_options_of_the_job_go_into_the_request(gateway: FakeGateway, server: str, film: Path):
+    _succeed(gateway)
+    typed = [
+        "--frames",
+        "5:6",
+        "--crf",
+        "0",
+        "--input-noise",
+        "0.5",
+        "--latent-noise",
+        "0.25",
+        "--steps",
+        "2",
+        "--cfg-scale",
+        "3",
+        "--colour",
+        "lab",
+    ]
+    await _run(str(film), "--server", server, *typed)
+    request = next(request.request for name, request in gateway.calls if name == "CreateJob")
+    assert (request.range.frames.first, request.range.frames.end) == (5, 6)
+    assert (request.HasField("crf"), request.crf, request.colour) == (True, 0, pb.COLOUR_MODE_LAB)
+    assert (request.input_noise, request.latent_noise, request.steps, request.cfg_scale) == (0.5, 0.25, 2, 3)
+
+
 @pytest.mark.parametrize("output", [None, "better", "better.zip"])
 async def test_a_directory_of_pictures_becomes_one(gateway: FakeGateway, server: str, tmp_path: Path, output: str | None):
     frames = tmp_path / "frames"
