@@ -5,7 +5,7 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.form import is_preview
 from services.ui.links import Links
 from services.ui.markup import EMPTY, Html, tag
-from services.ui.words import ENDED, STATES, about, count, percent, progress_words, seconds_of, time_words
+from services.ui.words import ENDED, STATES, about, count, percent, progress_words, seconds_of, size_words, time_words
 
 _READY_STATES = frozenset({"ready", "busy"})
 
@@ -36,6 +36,8 @@ def plan_card(plan: pb.PlanSummary) -> Html:
         ("Expected time", _expected(plan)),
         ("Model", plan.model),
     ]
+    if plan.predicted_memory_bytes:
+        facts.append(("Memory", f"about {size_words(plan.predicted_memory_bytes)} of the worker's device"))
     if plan.container:
         facts.append(("File", plan.container.upper()))
     return tag("div", facts_list(facts), warning_list(tuple(plan.warnings)), class_="sv-plan")

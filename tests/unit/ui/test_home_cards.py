@@ -28,6 +28,9 @@ def test_a_plan_names_sizes_length_time_and_what_to_be_aware_of() -> None:
         assert words in card
     plan.predicted_time.CopyFrom(duration_pb2.Duration(seconds=28))
     assert "about 28 s" in plan_card(plan)
+    assert "Memory" not in card
+    plan.predicted_memory_bytes = 25_000_000_000
+    assert "about 25 GB of the worker" in plan_card(plan)
 
 
 def test_a_picture_has_no_length_in_time() -> None:
