@@ -18,6 +18,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from services.common.durable import replaced_when_done
 from services.common.errors import (
     AlreadyExists,
     ChunkOutOfOrder,
@@ -33,7 +34,7 @@ from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.ending import CallEnding
 from services.common.rpc.server import PIECE_BYTES, open_channel
 from services.common.rpc.status import error_of
-from services.common.transfer import OnProgress, Patience, file_pieces, measure_file, replaced_when_done, write_pieces
+from services.common.transfer import OnProgress, Patience, file_pieces, measure_file, write_pieces
 
 T = TypeVar("T", bound=Message)
 Reading = tuple[pb.ObjectInfo, AsyncGenerator[bytes, None]]

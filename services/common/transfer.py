@@ -1,12 +1,10 @@
 """Files to streams of bytes and back, and how long to go on when a stream breaks."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,18 +68,3 @@ async def write_pieces(pieces: AsyncIterable[bytes], file: BinaryIO, size_bytes:
         if on_progress:
             on_progress(done, size_bytes)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def replaced_when_done(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside ``path`` that takes its place when the block ends well and is removed when not."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

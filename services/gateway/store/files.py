@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from services.common.durable import sync
 from services.common.errors import AlreadyExists, NotFound, StoreFull, StoreUnavailable, WrongState
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -39,22 +40,13 @@ def make_directories(directory: Path) -> None:
     for each in reversed(missing):
         try:
             each.mkdir(exist_ok=True)
-            sync_directory(each.parent)
+            sync(each.parent)
         except FileNotFoundError:
             if each.parent.is_dir():
                 raise
             # Somebody removed its parent, empty until now.
             make_directories(directory)
             return
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sync_file(file: BinaryIO) -> None:
@@ -114,7 +106,7 @@ def place(draft: Path, target: Path, *, if_absent: bool = False) -> None:
             # Somebody removed the directory, empty until now, after it was made.
             if not draft.exists():
                 raise
-    sync_directory(target.parent)
+    sync(target.parent)
 
 
 def _rename(draft: Path, target: Path, *, if_absent: bool) -> None:
@@ -168,7 +160,7 @@ def settle(part: Path) -> None:
     if part.exists():
         with part.open("ab") as file:
             sync_file(file)
-        sync_directory(part.parent)
+        sync(part.parent)
 
 
 def finish(part: Path, target: Path) -> None:

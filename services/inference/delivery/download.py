@@ -16,9 +16,10 @@ from typing import TypeVar
 
 import httpx2
 
+from services.common.durable import sync
 from services.common.errors import ModelBroken, Unavailable
 from services.inference.delivery.catalogue import SourceFile
-from services.inference.delivery.files import sha256_of, size_of, sync
+from services.inference.delivery.files import sha256_of, size_of
 from services.inference.delivery.hub import Hub, RemoteFile
 from services.inference.delivery.progress import Stage, size_text
 from services.inference.delivery.settings import DeliverySettings

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from services.common.durable import sync
 from services.common.errors import SettingsError, StoreFull, StoreUnavailable
 from services.inference.delivery.progress import size_text
 
@@ -72,15 +72,6 @@ def sha256_of(path: Path, on_bytes: Callable[[int], None]) -> str:
             digest.update(piece)
             on_bytes(file.tell())
     return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a directory, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, record: Any, *, durable: bool = True) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from services.common.durable import sync
 from services.common.errors import ModelBroken, SettingsError
 from services.inference.delivery.catalogue import SourceFile
 from services.inference.delivery.conversion import Convert
 from services.inference.delivery.download import Downloader
-from services.inference.delivery.files import require_space, sha256_of, size_of, sync
+from services.inference.delivery.files import require_space, sha256_of, size_of
 from services.inference.delivery.hub import RemoteFile
 from services.inference.delivery.progress import Stage
 from services.inference.delivery.volume import FileRecord, Staging

@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from services.common.durable import sync
 from services.common.errors import SettingsError
 from services.inference.delivery.catalogue import SourceFile
-from services.inference.delivery.files import read_json, size_of, sync, write_json
+from services.inference.delivery.files import read_json, size_of, write_json
 from services.inference.delivery.progress import Progress
 from services.inference.model_files import Role
 

@@ -6,15 +6,13 @@ that was rounded here could not be had back.
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 import torch
 
+from services.common.durable import replaced_when_done
 from services.inference.gpu.model.checkpoints.checkpoint import Checkpoint, Shape
 from services.inference.gpu.model.checkpoints.detect import open_checkpoint
 from services.inference.gpu.model.checkpoints.safetensors_file import CONVERTED_FROM, LENGTH_BYTES
@@ -37,7 +35,7 @@ def convert_to_bf16(source: Path, destination: Path, on_bytes: OnBytes = lambda 
         ModelBroken: the source can't be used.
         OSError: the destination can't be written.
     """
-    with open_checkpoint(source) as checkpoint, _appearing(destination) as file:
+    with open_checkpoint(source) as checkpoint, replaced_when_done(destination) as file:
         header = _header(checkpoint)
         file.write(len(header).to_bytes(LENGTH_BYTES, "little") + header)
         _write_tensors(checkpoint, file, on_bytes)
@@ -77,27 +75,3 @@ def _write_tensors(checkpoint: Checkpoint, file: BinaryIO, on_bytes: OnBytes) ->
             checkpoint.check_finite(key, rounded)
             done += file.write(rounded.view(torch.uint8).numpy().data)
             on_bytes(done, total)
-
-
-@contextmanager
-def _appearing(destination: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only once it is whole and on disk."""
-    # A process id would not do: in containers that share a volume it is often the same.
-    partial = destination.with_name(f".{destination.name}.{token_hex(8)}.part")
-    try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(destination)
-        _sync_folder(destination.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
