@@ -24,7 +24,8 @@ MIDDLE = """The largest 16:9 frames that fit (1 GB = 10⁹ bytes; what the drive
 
 TAIL = """\
 The prediction counts the weights, the state that encoder and decoder carry from slice to slice, the widest moment of a slice
-or of a window, the latents that are held, and 6 % for what the allocator loses. It doesn't depend on how long the video is.
+or of a window, the latents that are held, and 6 % for what the allocator loses. It doesn't depend on how long the video is:
+a picture counts like frames of a video, though it may need much less.
 Measured on an H200 with `python -m bench.gpu_memory` (bf16, random weights, one window of 21 frames, GB in tensors). In a clip
 of one window the encoder's state is gone before the decoder begins, so the first two ways stay below the prediction; with
 several windows both live, and the fast path of 3B took 23.4 GB at 1280x720 x 121 ([performance.md](performance.md)),
@@ -50,7 +51,8 @@ Without fused kernels (no Triton) a span takes about half as much again.
 ## On a CPU
 
 `nano` in fp32 takes about 0.4 GB and {nano:.1f} KB for each pixel of an output frame, of the host's memory or of what the
-container may use: {hd} GB at 1280x720. The frames of a window count too.
+container may use: {hd} GB at 1280x720. The frames of a window count too. Several ranks on one CPU count on an
+equal share of its memory each.
 
 ## What happens when memory is tight
 
