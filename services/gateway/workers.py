@@ -11,6 +11,7 @@ import grpc
 from grpc_status import rpc_status
 
 from services.common.errors import DeadlinePassed, ServiceError, SettingsError, WorkerBroken
+from services.common.fleet import WorkerStatus
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
@@ -112,6 +113,7 @@ class StaticWorkers:
         except grpc.RpcError as failure:
             self._show(replace(view, lost=True, detail=_why(failure)))
             return
+        status = _with_what_it_served(status, view.status)
         self._show(replace(view, pool=status.pool or view.pool, status=status, lost=False, detail=status.detail))
 
     def _show(self, view: WorkerView) -> None:
@@ -212,6 +214,13 @@ class _Conversation:
         if rpc_status.from_call(failure) is None:
             return WorkerBroken(f"The worker at {self._address} was lost ({_why(failure)}).")
         return error_of(failure)
+
+
+def _with_what_it_served(status: WorkerStatus, before: WorkerStatus | None) -> WorkerStatus:
+    # A worker that has just been started again can't say yet; jobs for what it served can be created meanwhile, and wait.
+    if before is None or status.models:
+        return status
+    return replace(status, models=before.models, fingerprint=before.fingerprint, installed=status.installed or before.installed)
 
 
 def _why(failure: grpc.RpcError) -> str:

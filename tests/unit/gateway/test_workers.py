@@ -100,6 +100,26 @@ async def test_a_worker_that_is_suspected_is_lost_until_it_answers():
         assert seen == ["lost", "ready"]
 
 
+class Restarted(EchoWorker):
+    """Says what it serves the first time it is asked; then it is starting, and can't say."""
+
+    _asked = 0
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
+        self._asked += 1
+        return await super().Status(request, context) if self._asked == 1 else pb.StatusResponse(state="starting")
+
+
+async def test_a_worker_that_is_started_again_is_still_known_for_what_it_served():
+    async with connected(Restarted(EchoSettings())) as (workers, _):
+        async with asyncio.timeout(5):
+            while workers.views()[0].state != "starting":
+                await asyncio.sleep(0.01)
+        status = workers.views()[0].status
+        assert status is not None
+        assert ([model.name for model in status.models], status.fingerprint) == (["echo"], "echo-1")
+
+
 async def test_a_worker_that_is_not_there_is_lost():
     workers = StaticWorkers([("listed", "127.0.0.1:1")], poll_s=60, stall_s=1)
     await workers.start()
