@@ -43,7 +43,9 @@ def seconds_of(duration: duration_pb2.Duration) -> float:
 
 
 def time_words(seconds: float) -> str:
-    """A length of time, as exact as a person wants it: "2.0 s", "45 s", "3 min 20 s", "1 h 5 min"."""
+    """A length of time, as exact as a person wants it: "0.04 s", "2.0 s", "45 s", "3 min 20 s", "1 h 5 min"."""
+    if 0 < seconds < 0.095:
+        return f"{seconds:.2f} s"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

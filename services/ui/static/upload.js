@@ -81,7 +81,7 @@ class VideoUpload extends HTMLElement {
 		const run = (this.run = { file, stopped: false, began: performance.now(), first: 0 });
 		this.show("drop", false);
 		try {
-			if (!file.size) throw new Refused("This file is empty.");
+			if (!file.size) throw new Refused("This file is empty; choose another.");
 			if (file.size > Number(this.getAttribute("limit"))) {
 				throw new Refused(`This file has ${sizeWords(file.size)}; at most ${this.getAttribute("limit-words")} are taken here.`);
 			}

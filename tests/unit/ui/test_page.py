@@ -116,7 +116,7 @@ async def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
         await browsed.open("/?job=gone")
         await browsed.wait_text("#notice [role=alert]", "There is no job gone")
         await browsed.choose(empty)
-        await browsed.wait_text("#uploader [role=alert]", "This file is empty.")
+        await browsed.wait_text("#uploader [role=alert]", "This file is empty; choose another.")
         await browsed.choose(large)
         await browsed.wait_text("#uploader [role=alert]", "at most 10 kB are taken here")
         await browsed.choose(note)

@@ -8,7 +8,17 @@ from services.ui.words import about, count, error_words, percent, progress_words
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(2.04, "2.0 s"), (9.9, "9.9 s"), (45.4, "45 s"), (59.6, "1 min"), (200, "3 min 20 s"), (3900, "1 h 5 min"), (7200, "2 h")],
+    [
+        (0.0, "0.0 s"),
+        (0.04, "0.04 s"),
+        (2.04, "2.0 s"),
+        (9.9, "9.9 s"),
+        (45.4, "45 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (3900, "1 h 5 min"),
+        (7200, "2 h"),
+    ],
 )
 def test_a_length_of_time_is_as_exact_as_a_person_wants_it(seconds: float, words: str) -> None:
     assert time_words(seconds) == words
