@@ -1,53 +1,22 @@
 """``seedvr2``: restore videos, run the services on this machine, see to jobs."""
 
-import asyncio
-import inspect
-import os
-import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
-
-from services.cli.arguments import build_parser
-from services.cli.output import UsageError, print_error
-from services.common.errors import ServiceError
+from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 it failed (a sentence says why), 2 wrong usage, 130 interrupted."""
+    """Run one command; see :func:`services.cli.command.run`."""
     typed = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--json" in typed
     try:
-        arguments = build_parser().parse_args(typed)
-    except UsageError as error:
-        print_error(as_json, "UsageError", str(error))
-        return 2
-    try:
-        if not inspect.iscoroutinefunction(arguments.run):
-            return int(arguments.run(arguments))
-        return asyncio.run(_until_interrupted(arguments.run(arguments)))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        if arguments.interrupted:
-            print_error(as_json, "Interrupted", "Interrupted.")
-        return int(arguments.interrupted)
-    except UsageError as error:
-        print_error(as_json, "UsageError", str(error))
-        return 2
-    except ServiceError as error:
-        print_error(as_json, type(error).__name__, error.message)
-    except BrokenPipeError:
-        # Whoever read the output has enough; Python would complain once more as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print_error(as_json, "OSError", f"{error.filename or 'The file'}: {error.strerror or error}.")
-    return 1
+        # Not above: this takes about as long as changing one's mind, and an interrupt shall not look like a fault.
+        from services.cli.command import run
 
+        return run(typed)
+    except KeyboardInterrupt:
+        from services.cli.output import print_error
 
-async def _until_interrupted(work: Coroutine[Any, Any, int]) -> int:
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await task
+        print_error("--json" in typed, "Interrupted", "Interrupted.")
+        return 130
 
 
 if __name__ == "__main__":
