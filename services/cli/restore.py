@@ -15,7 +15,7 @@ from services.cli.output import UsageError, print_result, tell
 from services.cli.progress import Bar
 from services.cli.sequence import find_pictures, pack, unpack
 from services.common.client import GatewayClient
-from services.common.errors import ServiceError
+from services.common.errors import NotFound, ServiceError
 from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 
@@ -29,7 +29,7 @@ async def run(arguments: argparse.Namespace) -> int:
     with Bar() as bar, _sendable(arguments.input, pictures) as source:
         async with _gateway(arguments, bar) as address, GatewayClient(address) as client:
             await client.wait_connected(CONNECT_S)
-            upload = await client.upload_file(source, on_progress=bar.uploading)
+            upload = await _uploaded(client, source, bar)
             job = await _restored(client, _request(arguments, upload.upload_id), bar)
             suffix = Path(job.result.filename).suffix
             output = _output_path(arguments.input, arguments.output, suffix, is_sequence=pictures is not None)
@@ -75,10 +75,38 @@ async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[str
             yield stack.gateway_address
 
 
+async def _uploaded(client: GatewayClient, source: Path, bar: Bar) -> pb.Upload:
+    upload_id = secrets.token_hex(8)
+    try:
+        return await client.upload_file(source, upload_id=upload_id, on_progress=bar.uploading)
+    except (ServiceError, asyncio.CancelledError):
+        await _remove_upload(client, upload_id)
+        raise
+
+
+async def _created(client: GatewayClient, request: pb.JobRequest, job_id: str) -> pb.Job:
+    try:
+        return await client.create_job(request, job_id)
+    except ServiceError:
+        # Nobody else knows the upload. Where the job was created after all, the gateway refuses to remove what it needs.
+        await _remove_upload(client, request.source.upload_id)
+        raise
+
+
+async def _remove_upload(client: GatewayClient, upload_id: str) -> None:
+    try:
+        async with asyncio.timeout(_CANCEL_S):
+            await client.delete_upload(upload_id)
+    except NotFound:
+        return
+    except (ServiceError, TimeoutError) as error:
+        tell(f"The upload {upload_id} could not be removed: {error or 'no answer in time'}")
+
+
 async def _restored(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> pb.Job:
     job_id = secrets.token_hex(8)
     try:
-        job = await client.create_job(request, job_id)
+        job = await _created(client, request, job_id)
         async with contextlib.aclosing(client.watch_job(job_id)) as jobs:
             async for job in jobs:
                 bar.job(job)

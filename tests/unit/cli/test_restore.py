@@ -12,7 +12,7 @@ import pytest
 
 from services.cli.arguments import build_parser
 from services.cli.output import UsageError
-from services.common.errors import InvalidVideo
+from services.common.errors import InvalidVideo, TooLarge
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from tests.unit.common.fake_gateway import FakeGateway, give_result
 
@@ -143,6 +143,20 @@ async def test_a_failed_job_raises_its_reason_and_leaves_no_file(gateway: FakeGa
 async def test_an_output_that_can_not_be_is_refused_before_any_work(film: Path, output: str, words: str):
     with pytest.raises(UsageError, match=words):
         await _run(str(film), "-o", str(film.parent / output), "--server", "127.0.0.1:1")
+
+
+async def test_an_upload_that_no_job_came_of_is_removed(gateway: FakeGateway, server: str, film: Path):
+    gateway.refusal = InvalidVideo("The file can't be read as a video.")
+    with pytest.raises(InvalidVideo):
+        await _run(str(film), "--server", server)
+    assert [request.upload_id for name, request in gateway.calls if name == "DeleteUpload"] == [gateway.upload.upload_id]
+
+
+async def test_an_upload_that_breaks_off_for_good_is_removed(gateway: FakeGateway, server: str, film: Path):
+    gateway.errors = [TooLarge("The upload is larger than what is allowed here.")]
+    with pytest.raises(TooLarge):
+        await _run(str(film), "--server", server)
+    assert [name for name, _ in gateway.calls if name in ("DeleteUpload", "CreateJob")] == ["DeleteUpload"]
 
 
 async def test_a_missing_input_is_wrong_usage(tmp_path: Path):

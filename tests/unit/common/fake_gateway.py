@@ -18,6 +18,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.errors: list[ServiceError] = []
+        self.refusal: ServiceError | None = None
+        """What CreateJob answers, each time."""
         self.calls: list[tuple[str, Any]] = []
         self.upload = pb.Upload()
         self.kept = bytearray()
@@ -46,6 +48,10 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         self._note(request)
         return pb.GetUploadResponse(upload=self.upload)
 
+    async def DeleteUpload(self, request: pb.DeleteUploadRequest, context: Any) -> pb.DeleteUploadResponse:
+        self._note(request)
+        return pb.DeleteUploadResponse()
+
     async def WriteUpload(self, requests: AsyncIterator[pb.WriteUploadRequest], context: Any) -> pb.WriteUploadResponse:
         async for request in requests:
             match request.WhichOneof("message"):
@@ -69,6 +75,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.CreateJobResponse:
         self._note(request)
+        if self.refusal is not None:
+            raise self.refusal
         self.job.job_id = request.job_id
         self.job.request.CopyFrom(request.request)
         return pb.CreateJobResponse(job=self.job)
