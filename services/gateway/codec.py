@@ -177,7 +177,10 @@ def encode_worker(view: WorkerView) -> pb.WorkerSummary:
 def _encode_progress(job: Job, progress: Progress) -> pb.Progress:
     if job.state is State.SUCCEEDED and job.plan is not None:
         frames, segments = job.plan.frames, job.plan.segments
-        return pb.Progress(frames_done=frames, frames_total=frames, segments_done=segments, segments_total=segments)
+        spent = job.result.stage_seconds if job.result is not None else {}
+        return pb.Progress(
+            frames_done=frames, frames_total=frames, segments_done=segments, segments_total=segments, stage_seconds=spent
+        )
     return pb.Progress(
         stage="" if job.state.ended else progress.stage,
         frames_done=progress.frames_done,

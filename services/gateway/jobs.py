@@ -2,8 +2,8 @@
 
 import enum
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from services.common.errors import ServiceError, WrongState
@@ -208,6 +208,9 @@ class Result:
 
     elapsed_s: float
     """From creation (or retry) to the end."""
+
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Work by stage, of the run that ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -183,7 +183,7 @@ class Restorer:
             await self._store.adopt(keys.job(run.job_id, name), output)
         self._metrics.join_duration.observe(time.monotonic() - started)
         await self._store.put(keys.job(run.job_id, "report.json"), report_to_json(joined.checks))
-        await self._update(run, lambda now: _succeeded(now, job, plan, joined, run.source))
+        await self._update(run, lambda now: _succeeded(now, job, plan, joined, run.source, done.stage_seconds))
 
     @contextlib.asynccontextmanager
     async def _segment_file(self, plan: Plan, number: int) -> AsyncIterator[Path]:
@@ -249,7 +249,7 @@ def _segment_key(plan: Plan, number: int) -> str:
     return keys.segment(plan.span_key(span), segment.name)
 
 
-def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined, source: Source) -> Job:
+def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined, source: Source, stage_seconds: Mapping[str, float]) -> Job:
     ended, size = time.time(), (plan.restore.width, plan.restore.height)
     # Pictures are turned when they are written; of a video a player is told to.
     turned = plan.container not in VIDEOS and source.info.codec.rotation in (90, 270)
@@ -264,6 +264,7 @@ def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined, source: Sourc
         frames=joined.frames,
         duration_s=joining.plan.duration_s if joining.plan else 0.0,
         elapsed_s=ended - (now.asked_at or now.created_at),
+        stage_seconds=stage_seconds,
     )
     failed = [check.detail for check in joined.checks if not check.passed]
     for detail in failed:

@@ -93,6 +93,7 @@ async def the_result_plays_and_is_compared(browsed: Browsed) -> None:
     await page.locator("#compare img").nth(1).wait_for()
     await page.wait_for_function("[...document.querySelectorAll('#compare img')].every((i) => i.naturalWidth === 128)")
     await page.get_by_text("Details").click()
+    await browsed.wait_text("#details", "Time by stage")
     await browsed.wait_text("#details", "Checks of the result")
     assert "(failed)" not in await browsed.text("#details")
     await browsed.screenshot("result")

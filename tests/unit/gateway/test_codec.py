@@ -65,6 +65,7 @@ def test_a_job_that_succeeded_shows_its_result_and_all_its_frames():
     assert list(message.plan.warnings) == ["one"]
     assert (message.created_at.seconds, message.started_at.seconds, message.ended_at.seconds) == (10, 12, 20)
     assert not message.plan.HasField("predicted_time")
+    assert dict(message.progress.stage_seconds) == {"dit": 2.0}
 
 
 def test_a_job_that_failed_says_why_with_the_canonical_code():

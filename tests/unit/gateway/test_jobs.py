@@ -13,7 +13,7 @@ SUMMARY = PlanSummary(
 )  # fmt: skip
 RESULT = Result(
     filename="a_restored.mp4", media_type="video/mp4", size_bytes=5, sha256="e" * 64, width=128, height=96, frames=24,
-    duration_s=0.96, elapsed_s=3.0,
+    duration_s=0.96, elapsed_s=3.0, stage_seconds={"dit": 2.0},
 )  # fmt: skip
 
 
