@@ -80,6 +80,9 @@ class _Span:
                 self._sending.acquire()
                 raise _for_server(error)
         self._tell("done", concealed_frames=self._matcher.concealed_frames)
+        # Packets that nobody needs may still come: if this ended with some unread, the server could lose these words.
+        while True:
+            self._channel.receive()
 
     def _note_end(self, work: Callable[[Channel], None], rank: Channel) -> None:
         try:
