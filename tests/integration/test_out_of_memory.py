@@ -1,7 +1,8 @@
 """A worker whose rank runs out of memory for real: the kernel gives its process no more than a limit."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -34,15 +35,24 @@ def limit(rank: psutil.Process, more_bytes: int | None) -> None:
     rank.rlimit(psutil.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
 
 
-async def test_a_span_that_runs_out_of_memory_is_tried_again_with_less_and_the_process_lives(worker: Worker, tmp_path: Path):
+@asynccontextmanager
+async def a_job_that_lacks_memory(
+    worker: Worker, directory: Path, job_id: str
+) -> AsyncIterator[tuple[GatewayClient, psutil.Process]]:
+    """A job whose one attempt begins under the limit; a client of its gateway, and the rank."""
     async with connected(worker) as calls:
         await calls.until_state("ready")
     rank = worker.rank
-    process = gateway(tmp_path / "gateway", worker.address, span_attempts=1)
+    process = gateway(directory / "gateway", worker.address, span_attempts=1)
     async with running(process), GatewayClient(process.address) as client:
-        upload = await client.upload_file(make.video(tmp_path / "a.mp4", frames=FRAMES, size=SIZE))
+        upload = await client.upload_file(make.video(directory / "a.mp4", frames=FRAMES, size=SIZE))
         limit(rank, TOO_FEW_BYTES)
-        await client.create_job(request(upload, scale=SCALE), "tight")
+        await client.create_job(request(upload, scale=SCALE), job_id)
+        yield client, rank
+
+
+async def test_a_span_that_runs_out_of_memory_is_tried_again_with_less_and_the_process_lives(worker: Worker, tmp_path: Path):
+    async with a_job_that_lacks_memory(worker, tmp_path, "tight") as (client, rank):
         job = await until(client, "tight", lambda job: bool(job.notes))
         assert "Sent again, the span is restored with less memory." in job.notes[0]
         # How much less a process takes isn't exact to the megabyte, so whatever else it needs is there now.
@@ -55,14 +65,7 @@ async def test_a_span_that_runs_out_of_memory_is_tried_again_with_less_and_the_p
 
 
 async def test_a_job_that_cannot_be_restored_with_less_fails_and_the_next_one_works(worker: Worker, tmp_path: Path):
-    async with connected(worker) as calls:
-        await calls.until_state("ready")
-    rank = worker.rank
-    process = gateway(tmp_path / "gateway", worker.address, span_attempts=1)
-    async with running(process), GatewayClient(process.address) as client:
-        upload = await client.upload_file(make.video(tmp_path / "a.mp4", frames=FRAMES, size=SIZE))
-        limit(rank, TOO_FEW_BYTES)
-        await client.create_job(request(upload, scale=SCALE), "hopeless")
+    async with a_job_that_lacks_memory(worker, tmp_path, "hopeless") as (client, rank):
         job = await until(client, "hopeless", lambda job: False)
         assert (job.state, job.failure.reason) == (pb.JOB_STATE_FAILED, "GpuOutOfMemory")
         assert "needs more memory" in job.failure.message

@@ -163,6 +163,18 @@ _SEEDVR2_VAE = VaeSpec(
     scaling_factor=0.9152,
 )
 
+_SEEDVR2_3B = DitSpec(
+    width=2560,
+    heads=20,
+    blocks=32,
+    split_blocks=10,
+    mlp_width=6912,
+    window_counts=(4, 3, 3),
+    output_norm=True,
+    rope_width=128,
+    text_width=5120,
+)
+
 _SEEDVR2_7B = DitSpec(
     width=3072,
     heads=24,
@@ -177,6 +189,21 @@ _SEEDVR2_7B = DitSpec(
     pixel_rotary=True,
     bare_last_text=False,
 )
+
+
+def _released(name: str, dit: DitSpec) -> ModelSpec:
+    """A published SeedVR2: all are used alike and have one autoencoder."""
+    return ModelSpec(
+        name=name,
+        dit=dit,
+        vae=_SEEDVR2_VAE,
+        text_tokens=58,
+        window_latents=21,
+        overlap_latents=2,
+        context_frames=24,
+        slice_latents=1,
+    )
+
 
 SPECS = {
     spec.name: spec
@@ -210,39 +237,9 @@ SPECS = {
             context_frames=4,
             slice_latents=2,
         ),
-        ModelSpec(
-            name="seedvr2-3b",
-            dit=DitSpec(
-                width=2560,
-                heads=20,
-                blocks=32,
-                split_blocks=10,
-                mlp_width=6912,
-                window_counts=(4, 3, 3),
-                output_norm=True,
-                rope_width=128,
-                text_width=5120,
-            ),
-            vae=_SEEDVR2_VAE,
-            text_tokens=58,
-            window_latents=21,
-            overlap_latents=2,
-            context_frames=24,
-            slice_latents=1,
-        ),
-        *(
-            ModelSpec(
-                name=name,
-                dit=_SEEDVR2_7B,
-                vae=_SEEDVR2_VAE,
-                text_tokens=58,
-                window_latents=21,
-                overlap_latents=2,
-                context_frames=24,
-                slice_latents=1,
-            )
-            for name in ("seedvr2-7b", "seedvr2-7b-sharp")
-        ),
+        _released("seedvr2-3b", _SEEDVR2_3B),
+        _released("seedvr2-7b", _SEEDVR2_7B),
+        _released("seedvr2-7b-sharp", _SEEDVR2_7B),
     )
 }
 """Every model, by name."""
