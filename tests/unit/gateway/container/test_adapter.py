@@ -22,18 +22,7 @@ from services.gateway.ports import JoinTask
 from services.gateway.source import SourceIndex, SourceInfo
 from tests.clips import make
 from tests.integration.echo_worker import encoded, matched
-
-LIMITS = ContainerLimits(memory_bytes=2 << 30, cpu_s=60, silence_s=30, processes=2, max_pixels=4_000_000)
-
-
-@pytest.fixture
-def container() -> Container:
-    return Container(LIMITS)
-
-
-async def look(container: Container, path: Path) -> tuple[SourceInfo, SourceIndex]:
-    info = await container.probe(path)
-    return info, await container.index(path, info)
+from tests.unit.gateway.container.looking import LIMITS, look
 
 
 def frames_shown(path: Path) -> list[np.ndarray]:

@@ -9,21 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import InvalidVideo
-from services.gateway.container.adapter import Container, ContainerLimits
-from services.gateway.source import SourceIndex, SourceInfo
+from services.gateway.container.adapter import Container
 from tests.clips import shots
-
-LIMITS = ContainerLimits(memory_bytes=2 << 30, cpu_s=60, silence_s=30, processes=2, max_pixels=4_000_000)
-
-
-@pytest.fixture
-def container() -> Container:
-    return Container(LIMITS)
-
-
-async def look(container: Container, path: Path) -> tuple[SourceInfo, SourceIndex]:
-    info = await container.probe(path)
-    return info, await container.index(path, info)
+from tests.unit.gateway.container.looking import LIMITS, look
 
 
 async def cuts_in(container: Container, path: Path, first: int = 0, end: int | None = None) -> list[int]:

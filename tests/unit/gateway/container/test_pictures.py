@@ -13,20 +13,14 @@ import pytest
 from av.video.frame import VideoFrame
 
 from services.common.errors import InternalError, InvalidVideo
-from services.gateway.container.adapter import Container, ContainerLimits
+from services.gateway.container.adapter import Container
 from services.gateway.container.tags import picture_tags
 from services.gateway.ports import Joined, JoinTask
 from services.gateway.source import ARCHIVE
 from tests.clips import make, pictures
 
-LIMITS = ContainerLimits(memory_bytes=2 << 30, cpu_s=60, silence_s=30, processes=2, max_pixels=4_000_000)
 PROFILE = bytes(range(256)) * 3
 TURNED_RIGHT = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
-
-
-@pytest.fixture
-def container() -> Container:
-    return Container(LIMITS)
 
 
 def segment(directory: Path, frames: Sequence[np.ndarray]) -> Path:
