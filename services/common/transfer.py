@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from services.common.errors import ServiceError
 from services.common.rpc.server import PIECE_BYTES
@@ -58,13 +58,13 @@ async def file_pieces(path: Path, offset: int, size_bytes: int, on_progress: OnP
                 on_progress(offset, size_bytes)
 
 
-async def write_pieces(pieces: AsyncIterable[bytes], file: BinaryIO, size_bytes: int, on_progress: OnProgress | None) -> str:
-    """Write a stream to a file, of ``size_bytes`` in all; returns the SHA-256 of what was written."""
-    digest, done = hashlib.sha256(), 0
+async def write_pieces(
+    pieces: AsyncIterable[bytes], file: BinaryIO, digest: Any, *, done: int, size_bytes: int, on_progress: OnProgress | None
+) -> None:
+    """Write a stream to the end of a file that has ``done`` of ``size_bytes``; what is written goes into ``digest`` too."""
     async for piece in pieces:
         digest.update(piece)
         await asyncio.to_thread(file.write, piece)
         done += len(piece)
         if on_progress:
             on_progress(done, size_bytes)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The Python client of the gateway, for the web page, the command line and programs.
+"""The client in one event loop; ``sync.py`` is the same without one.
 
 Messages are those of ``gateway.proto``; failures arrive as the classes of ``errors.py``. Every unary call has a deadline and
 is repeated within it where that is safe; streams go on where they broke off, so a gateway that restarts costs a pause only.
@@ -6,45 +6,27 @@ is repeated within it where that is safe; streams go on where they broke off, so
 
 import asyncio
 import contextlib
-import functools
 import secrets
+import time
 import types
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
 import grpc
-from google.protobuf.message import Message
-from grpc_status import rpc_status
 
-from services.common.durable import replaced_when_done
-from services.common.errors import (
-    AlreadyExists,
-    ChunkOutOfOrder,
-    DeadlinePassed,
-    Draining,
-    ServiceError,
-    StoreUnavailable,
-    Unavailable,
-    WrongState,
-)
+from services.common.client.calls import Calls, Reading, passing
+from services.common.client.download import download
+from services.common.errors import AlreadyExists, ChunkOutOfOrder, QueueFull, ServiceError, WrongState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.ending import CallEnding
-from services.common.rpc.server import PIECE_BYTES, open_channel
-from services.common.rpc.status import error_of
-from services.common.transfer import OnProgress, Patience, file_pieces, measure_file, write_pieces
-
-T = TypeVar("T", bound=Message)
-Reading = tuple[pb.ObjectInfo, AsyncGenerator[bytes, None]]
-"""What an object is as a whole, and the pieces of the part that was asked for."""
+from services.common.rpc.server import PIECE_BYTES
+from services.common.transfer import OnProgress, file_pieces, measure_file
 
 ENDED_STATES = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
 """States that a job doesn't leave by itself."""
 
-# Answers such as WorkerUnavailable are news for the caller; these say only that this moment was a bad one.
-_PASSING = (Unavailable, StoreUnavailable, Draining)
+_QUEUE_PAUSE_S = 5.0
 
 
 class GatewayClient:
@@ -57,9 +39,7 @@ class GatewayClient:
     def __init__(self, address: str, *, timeout_s: float = 30.0, patience_s: float = 120.0) -> None:
         """``timeout_s`` limits a unary call with its repetitions, ``patience_s`` the time that a stream is taken up again
         while nothing arrives."""
-        self._address = address
-        self._timeout_s = timeout_s
-        self._patience_s = patience_s
+        self._calls = Calls(address, timeout_s=timeout_s, patience_s=patience_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,7 +51,7 @@ class GatewayClient:
 
     async def aclose(self) -> None:
         """End open calls and the connection."""
-        await self._channel.close()
+        await self._calls.channel.close()
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return once a gateway accepts connections.
@@ -80,16 +60,16 @@ class GatewayClient:
             Unavailable: none does within ``timeout_s``.
         """
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), timeout_s)
+            await asyncio.wait_for(self._calls.channel.channel_ready(), timeout_s)
         except TimeoutError as error:
-            raise self._nobody() from error
+            raise self._calls.nobody() from error
 
     # ---- uploads ----
 
     async def create_upload(self, filename: str, size_bytes: int = 0, upload_id: str = "") -> pb.Upload:
         """Begin an upload; the id is generated when empty. A known id with equal values returns the upload that exists."""
         request = pb.CreateUploadRequest(upload_id=upload_id or secrets.token_hex(8), filename=filename, size_bytes=size_bytes)
-        return (await self._call(pb.CreateUploadResponse, request)).upload
+        return (await self._calls.call(pb.CreateUploadResponse, request)).upload
 
     async def write_upload(
         self, upload_id: str, offset: int, pieces: AsyncIterable[bytes], *, finish: bool, sha256: str = ""
@@ -98,7 +78,7 @@ class GatewayClient:
 
         A stream that breaks raises; :meth:`get_upload` tells from where to go on.
         """
-        call = self._stub.WriteUpload()
+        call = self._calls.stub.WriteUpload()
         ending = CallEnding(call)
         try:
             # InvalidStateError: the gateway has answered already; awaiting the call says what.
@@ -109,18 +89,18 @@ class GatewayClient:
                 await call.done_writing()
             answer: pb.WriteUploadResponse = await call
         except grpc.aio.AioRpcError as raised:
-            raise self._error(await ending.failure(raised)) from raised
+            raise self._calls.error(await ending.failure(raised)) from raised
         finally:
             call.cancel()
         return answer.upload
 
     async def get_upload(self, upload_id: str) -> pb.Upload:
         """An upload as it is now."""
-        return (await self._call(pb.GetUploadResponse, pb.GetUploadRequest(upload_id=upload_id))).upload
+        return (await self._calls.call(pb.GetUploadResponse, pb.GetUploadRequest(upload_id=upload_id))).upload
 
     async def delete_upload(self, upload_id: str) -> None:
         """Remove an upload."""
-        await self._call(pb.DeleteUploadResponse, pb.DeleteUploadRequest(upload_id=upload_id), again=False)
+        await self._calls.call(pb.DeleteUploadResponse, pb.DeleteUploadRequest(upload_id=upload_id), again=False)
 
     async def upload_file(self, path: Path, *, upload_id: str = "", on_progress: OnProgress | None = None) -> pb.Upload:
         """Upload a file; goes on where a broken stream, or an earlier try with this ``upload_id``, stopped.
@@ -131,7 +111,7 @@ class GatewayClient:
         """
         size_bytes, sha256 = await asyncio.to_thread(measure_file, path)
         upload = await self.create_upload(path.name, size_bytes, upload_id)
-        patience = Patience(self._patience_s)
+        patience = self._calls.patience()
         while not upload.complete:
             kept = upload.received_bytes
             try:
@@ -139,7 +119,7 @@ class GatewayClient:
                     upload = await self.write_upload(upload.upload_id, kept, pieces, finish=True, sha256=sha256)
             except ServiceError as error:
                 # Out of order: the gateway was still storing what an earlier, broken stream had brought.
-                if not (_passing(error) or isinstance(error, ChunkOutOfOrder)):
+                if not (passing(error) or isinstance(error, ChunkOutOfOrder)):
                     raise
                 await patience.wait(error)
                 upload = await self.get_upload(upload.upload_id)
@@ -153,33 +133,53 @@ class GatewayClient:
 
     async def plan_job(self, request: pb.JobRequest) -> pb.PlanSummary:
         """What a job would do, without creating it."""
-        return (await self._call(pb.PlanJobResponse, pb.PlanJobRequest(request=request))).plan
+        return (await self._calls.call(pb.PlanJobResponse, pb.PlanJobRequest(request=request))).plan
 
-    async def create_job(self, request: pb.JobRequest, job_id: str = "") -> pb.Job:
-        """Create a job; the id is generated when empty. A known id with an equal request returns the job that exists."""
-        return (
-            await self._call(pb.CreateJobResponse, pb.CreateJobRequest(job_id=job_id or secrets.token_hex(8), request=request))
-        ).job
+    async def create_job(self, request: pb.JobRequest, job_id: str = "", *, queue_s: float = 0.0) -> pb.Job:
+        """Create a job; the id is generated when empty. A known id with an equal request returns the job that exists.
+
+        A gateway that takes no more jobs now is asked again for ``queue_s`` seconds, as often as it says.
+
+        Raises:
+            QueueFull: it took none until then.
+        """
+        message = pb.CreateJobRequest(job_id=job_id or secrets.token_hex(8), request=request)
+        until = time.monotonic() + queue_s
+        while True:
+            try:
+                return (await self._calls.call(pb.CreateJobResponse, message)).job
+            except QueueFull as error:
+                pause_s = error.retry_after_s or _QUEUE_PAUSE_S
+                if time.monotonic() + pause_s > until:
+                    raise
+                await asyncio.sleep(pause_s)
 
     async def get_job(self, job_id: str) -> pb.Job:
         """A job as it is now."""
-        return (await self._call(pb.GetJobResponse, pb.GetJobRequest(job_id=job_id))).job
+        return (await self._calls.call(pb.GetJobResponse, pb.GetJobRequest(job_id=job_id))).job
 
     async def list_jobs(
         self, page_size: int = 50, page_token: str = "", states: Iterable[pb.JobState] = ()
     ) -> pb.ListJobsResponse:
         """One page of jobs, newest first; no ``states`` means all."""
         request = pb.ListJobsRequest(page_size=page_size, page_token=page_token, states=states)
-        return await self._call(pb.ListJobsResponse, request)
+        return await self._calls.call(pb.ListJobsResponse, request)
 
     async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
         """The job now and after each change, until it has ended; subscribes again when the stream breaks."""
         request = pb.WatchJobRequest(job_id=job_id)
-        async with contextlib.aclosing(self._messages(lambda: self._stub.WatchJob(request))) as messages:
+        async with contextlib.aclosing(self._calls.messages(lambda: self._calls.stub.WatchJob(request))) as messages:
             async for message in messages:
                 yield message.job
                 if message.job.state in ENDED_STATES:
                     return
+
+    async def wait_job(self, job_id: str) -> pb.Job:
+        """The job when it has ended, however it did; wrap it in ``asyncio.timeout`` for a deadline."""
+        async with contextlib.aclosing(self.watch_job(job_id)) as jobs:
+            async for job in jobs:
+                ended = job
+        return ended
 
     async def cancel_job(self, job_id: str) -> pb.Job:
         """Cancel a job; one that is cancelled already is returned as it is.
@@ -188,7 +188,7 @@ class GatewayClient:
             WrongState: it has ended otherwise.
         """
         try:
-            return (await self._call(pb.CancelJobResponse, pb.CancelJobRequest(job_id=job_id))).job
+            return (await self._calls.call(pb.CancelJobResponse, pb.CancelJobRequest(job_id=job_id))).job
         except WrongState:
             # Perhaps the answer to an earlier try was lost.
             job = await self.get_job(job_id)
@@ -198,11 +198,11 @@ class GatewayClient:
 
     async def delete_job(self, job_id: str) -> None:
         """Remove a job that has ended, with its result."""
-        await self._call(pb.DeleteJobResponse, pb.DeleteJobRequest(job_id=job_id), again=False)
+        await self._calls.call(pb.DeleteJobResponse, pb.DeleteJobRequest(job_id=job_id), again=False)
 
     async def retry_job(self, job_id: str) -> pb.Job:
         """Start a failed or cancelled job again; stored segments are used again."""
-        return (await self._call(pb.RetryJobResponse, pb.RetryJobRequest(job_id=job_id), again=False)).job
+        return (await self._calls.call(pb.RetryJobResponse, pb.RetryJobRequest(job_id=job_id), again=False)).job
 
     # ---- results ----
 
@@ -211,128 +211,56 @@ class GatewayClient:
 
         def open_part(start: int, count: int) -> Any:
             request = pb.DownloadResultRequest(job_id=job_id, offset=start, length=count, segment=segment)
-            return self._stub.DownloadResult(request)
+            return self._calls.stub.DownloadResult(request)
 
-        return await self._read(open_part, offset, length)
+        return await self._calls.read(open_part, offset, length)
 
     async def read_source(self, job_id: str, offset: int = 0, length: int = 0) -> Reading:
         """The same for the uploaded file of a job."""
 
         def open_part(start: int, count: int) -> Any:
-            return self._stub.DownloadSource(pb.DownloadSourceRequest(job_id=job_id, offset=start, length=count))
+            return self._calls.stub.DownloadSource(pb.DownloadSourceRequest(job_id=job_id, offset=start, length=count))
 
-        return await self._read(open_part, offset, length)
+        return await self._calls.read(open_part, offset, length)
 
     async def download_result(self, job_id: str, path: Path, *, on_progress: OnProgress | None = None) -> pb.ObjectInfo:
         """Write the result to ``path``, which appears when it is whole and its SHA-256 was checked.
 
+        What arrived of it is kept beside ``path``, and a later try goes on from there.
+
         Raises:
             Unavailable: it arrived damaged.
+            WrongState: another process is writing the same file.
             OSError: the file can't be written.
         """
-        info, pieces = await self.read_result(job_id)
-        async with contextlib.aclosing(pieces):
-            with replaced_when_done(path) as file:
-                if await write_pieces(pieces, file, info.size_bytes, on_progress) != info.sha256:
-                    raise Unavailable("The result arrived damaged; download it again.")
-        return info
+        return await download(lambda offset, length: self.read_result(job_id, offset, length), path, on_progress)
+
+    async def download_source(self, job_id: str, path: Path, *, on_progress: OnProgress | None = None) -> pb.ObjectInfo:
+        """The same for the source of a job."""
+        return await download(lambda offset, length: self.read_source(job_id, offset, length), path, on_progress)
 
     async def playlist(self, job_id: str) -> pb.GetPlaylistResponse:
         """HLS playlist of the segments stored so far."""
-        return await self._call(pb.GetPlaylistResponse, pb.GetPlaylistRequest(job_id=job_id))
+        return await self._calls.call(pb.GetPlaylistResponse, pb.GetPlaylistRequest(job_id=job_id))
 
     async def frame(self, job_id: str, of: pb.FrameOf, frame: int, max_side: int = 0) -> bytes:
         """A frame, counted from the job's first one, as PNG; ``max_side`` reduces the longer side, in pixels."""
         request = pb.GetFrameRequest(job_id=job_id, of=of, frame=frame, max_side=max_side)
-        return bytes((await self._call(pb.GetFrameResponse, request)).image)
+        return bytes((await self._calls.call(pb.GetFrameResponse, request)).image)
 
     async def quality_report(self, job_id: str) -> pb.GetQualityReportResponse:
         """What was checked when the result was joined."""
-        return await self._call(pb.GetQualityReportResponse, pb.GetQualityReportRequest(job_id=job_id))
+        return await self._calls.call(pb.GetQualityReportResponse, pb.GetQualityReportRequest(job_id=job_id))
 
     # ---- cluster ----
 
     async def models(self) -> pb.ListModelsResponse:
         """Models that this installation knows."""
-        return await self._call(pb.ListModelsResponse, pb.ListModelsRequest())
+        return await self._calls.call(pb.ListModelsResponse, pb.ListModelsRequest())
 
     async def cluster_status(self) -> pb.GetClusterStatusResponse:
         """Workers and load."""
-        return await self._call(pb.GetClusterStatusResponse, pb.GetClusterStatusRequest())
-
-    # ---- calls ----
-
-    @functools.cached_property
-    def _channel(self) -> grpc.aio.Channel:
-        return open_channel(self._address)
-
-    @functools.cached_property
-    def _stub(self) -> Any:
-        return gateway_pb2_grpc.GatewayStub(self._channel)
-
-    async def _call(self, answer: type[T], request: Any, *, again: bool = True) -> T:
-        """The unary call that answers with ``answer``; ``again``: a repetition does no harm when an answer was lost."""
-        method = getattr(self._stub, answer.DESCRIPTOR.name.removesuffix("Response"))
-        patience = Patience(self._timeout_s)
-        while True:
-            try:
-                return cast(T, await method(request, timeout=patience.left_s()))
-            except grpc.RpcError as failure:
-                error = self._error(failure)
-                if not (again and _passing(error)):
-                    raise error from failure
-            await patience.wait(error)
-
-    async def _messages(self, open_stream: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-        """Messages of a stream that is opened again whenever it breaks or ends; the reader knows when it has them all."""
-        patience = Patience(self._patience_s)
-        while True:
-            error: ServiceError = self._nobody()
-            call = open_stream()
-            try:
-                async for message in call:
-                    patience.renew()
-                    yield message
-            except grpc.RpcError as failure:
-                error = self._error(failure)
-                if not _passing(error):
-                    raise error from failure
-            finally:
-                call.cancel()
-            await patience.wait(error)
-
-    async def _read(self, open_part: Callable[[int, int], Any], offset: int, length: int) -> Reading:
-        part = _Part(offset, length)
-        messages = self._messages(lambda: open_part(part.offset, part.length))
-        first = await anext(messages)
-        to_the_end = max(0, first.info.size_bytes - offset)
-        part.length = min(length, to_the_end) if length else to_the_end
-        return first.info, _data(first, messages, part)
-
-    def _error(self, failure: grpc.RpcError) -> ServiceError:
-        error = error_of(failure)
-        if rpc_status.from_call(failure) is not None:
-            return error
-        if isinstance(error, Unavailable):
-            return self._nobody()
-        if isinstance(error, DeadlinePassed):
-            return DeadlinePassed(f"The gateway at {self._address} didn't answer within {self._timeout_s:g} s.")
-        return error
-
-    def _nobody(self) -> Unavailable:
-        return Unavailable(f"No gateway answers at {self._address}; is it running, and is the address right?")
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is still missing of a download; length 0 before the size is known: all."""
-
-    offset: int
-    length: int
-
-
-def _passing(error: ServiceError) -> bool:
-    return type(error) in _PASSING
+        return await self._calls.call(pb.GetClusterStatusResponse, pb.GetClusterStatusRequest())
 
 
 async def _upload_messages(
@@ -344,18 +272,3 @@ async def _upload_messages(
             yield pb.WriteUploadRequest(data=piece[start : start + PIECE_BYTES])
     if finish:
         yield pb.WriteUploadRequest(finish=pb.WriteUploadFinish(sha256=sha256))
-
-
-async def _data(first: Any, messages: AsyncGenerator[Any, None], part: _Part) -> AsyncGenerator[bytes, None]:
-    message = first
-    async with contextlib.aclosing(messages):
-        while True:
-            if message.HasField("info") and message.info != first.info:
-                raise WrongState("The file changed while it was read; begin again.")
-            part.offset += len(message.data)
-            part.length -= len(message.data)
-            if message.data:
-                yield message.data
-            if part.length <= 0:
-                return
-            message = await anext(messages)

@@ -11,6 +11,7 @@ from services.common.errors import (
     DeadlinePassed,
     InvalidOption,
     JobNotFound,
+    QueueFull,
     StoreUnavailable,
     TooLarge,
     Unavailable,
@@ -18,34 +19,9 @@ from services.common.errors import (
     WrongState,
 )
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from tests.unit.common.fake_gateway import FakeGateway, give_result, serving
-from tests.unit.common.relay import Relay, relay_to
-
-SIZE_BYTES = (6 << 20) + 123
-
-
-@pytest.fixture
-async def gateway() -> FakeGateway:
-    return FakeGateway()
-
-
-@pytest.fixture
-async def relay(gateway: FakeGateway) -> AsyncIterator[Relay]:
-    async with serving(gateway) as port, relay_to(port) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def client(relay: Relay) -> AsyncIterator[GatewayClient]:
-    async with GatewayClient(relay.address, timeout_s=10, patience_s=10) as client:
-        yield client
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    path = tmp_path / "film.mp4"
-    path.write_bytes(os.urandom(SIZE_BYTES))
-    return path
+from tests.unit.common.client.conftest import SIZE_BYTES
+from tests.unit.common.fake_gateway import FakeGateway, give_result
+from tests.unit.common.relay import Relay
 
 
 async def test_an_upload_goes_on_where_a_cut_connection_stopped(
@@ -98,23 +74,6 @@ async def test_a_refusal_while_bytes_are_still_being_sent_arrives(gateway: FakeG
         await client.write_upload("mine", 0, endless(), finish=True)
 
 
-async def test_a_download_goes_on_where_a_cut_connection_stopped(
-    gateway: FakeGateway, relay: Relay, client: GatewayClient, tmp_path: Path
-):
-    result = give_result(gateway, SIZE_BYTES)
-    relay.down_bytes = 3 << 20
-    told: list[int] = []
-    info = await client.download_result("job", tmp_path / "out.mp4", on_progress=lambda done, _: told.append(done))
-    assert relay.cuts == 1
-    assert info.size_bytes == SIZE_BYTES
-    assert (tmp_path / "out.mp4").read_bytes() == result
-    downloads = [request for name, request in gateway.calls if name == "DownloadResult"]
-    assert len(downloads) == 2
-    assert downloads[1].offset > 1 << 20
-    assert told == sorted(told)
-    assert told[-1] == SIZE_BYTES
-
-
 async def test_a_part_of_a_result_is_read_across_a_cut(gateway: FakeGateway, relay: Relay, client: GatewayClient):
     result = give_result(gateway, SIZE_BYTES)
     relay.down_bytes = 1 << 20
@@ -122,14 +81,6 @@ async def test_a_part_of_a_result_is_read_across_a_cut(gateway: FakeGateway, rel
     assert b"".join([piece async for piece in pieces]) == result[1000:2_001_000]
     assert relay.cuts == 1
     assert info.size_bytes == SIZE_BYTES
-
-
-async def test_a_damaged_download_leaves_nothing_behind(gateway: FakeGateway, client: GatewayClient, tmp_path: Path):
-    give_result(gateway, SIZE_BYTES)
-    gateway.result_sha256 = "0" * 64
-    with pytest.raises(Unavailable, match="damaged"):
-        await client.download_result("job", tmp_path / "out.mp4")
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_result_that_changes_while_it_is_read_is_an_error(gateway: FakeGateway, relay: Relay, client: GatewayClient):
@@ -196,6 +147,21 @@ async def test_news_about_workers_is_not_waited_out(gateway: FakeGateway, client
     with pytest.raises(WorkerUnavailable) as caught:
         await client.models()
     assert caught.value.retry_after_s == 5
+
+
+async def test_a_full_queue_is_waited_out_as_long_as_the_caller_wants(gateway: FakeGateway, client: GatewayClient):
+    full = [QueueFull("1000 jobs are waiting.", retry_after_s=0.01) for _ in range(3)]
+    gateway.errors = full[:2]
+    assert (await client.create_job(pb.JobRequest(), "mine", queue_s=60)).job_id == "mine"
+    assert [request.job_id for _, request in gateway.calls] == ["mine"] * 3
+    gateway.errors = full[2:]
+    with pytest.raises(QueueFull):
+        await client.create_job(pb.JobRequest(), "mine")
+
+
+async def test_a_job_can_be_waited_for(gateway: FakeGateway, client: GatewayClient):
+    gateway.job.state = pb.JOB_STATE_FAILED
+    assert (await client.wait_job("job")).state == pb.JOB_STATE_FAILED
 
 
 async def test_what_could_harm_twice_is_sent_once(gateway: FakeGateway, client: GatewayClient):
