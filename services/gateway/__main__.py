@@ -16,11 +16,12 @@ from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
+from services.gateway.fleet.endpoints import Listed, parse_workers
+from services.gateway.fleet.workers import Fleet
 from services.gateway.leases import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.local import LocalStore
-from services.gateway.workers import StaticWorkers, parse_workers
 
 _NAME = "seedvr2.v1.Gateway"
 
@@ -30,7 +31,7 @@ async def serve(settings: GatewaySettings, directory: Path) -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     stall_s = settings.span_stall_s + settings.worker_poll_s
-    workers = StaticWorkers(parse_workers(settings.workers), poll_s=settings.worker_poll_s, stall_s=stall_s)
+    workers = Fleet([Listed(parse_workers(settings.workers))], poll_s=settings.worker_poll_s, stall_s=stall_s)
     with contextlib.closing(LocalStore(directory, min_free_bytes=settings.store_min_free_bytes)) as store:
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)),

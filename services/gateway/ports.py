@@ -38,12 +38,17 @@ class WorkerView:
     detail: str = ""
     """Why it doesn't."""
 
+    known_as: str = ""
+    """starting, draining or gone, where whoever finds workers knows better than the worker itself; empty: nothing."""
+
     @property
     def state(self) -> str:
-        """starting, ready, busy, draining, broken or lost."""
+        """starting, ready, busy, draining, broken, lost or gone."""
+        if self.known_as == "gone":
+            return self.known_as
         if self.status is None or self.lost:
-            return "lost"
-        return self.status.state
+            return self.known_as or "lost"
+        return self.known_as if self.known_as and self.status.state in ("ready", "busy") else self.status.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

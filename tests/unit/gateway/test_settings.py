@@ -3,7 +3,6 @@ import pytest
 from services.common.errors import SettingsError
 from services.common.settings import as_environment, read_settings
 from services.gateway.settings import GatewaySettings
-from services.gateway.workers import parse_workers
 
 
 def test_the_defaults_are_read_back_from_the_environment():
@@ -17,13 +16,3 @@ def test_the_defaults_are_read_back_from_the_environment():
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str):
     with pytest.raises(SettingsError, match=name.lower() if name != "X" else "X"):
         read_settings(GatewaySettings, "SEEDVR2_GATEWAY", {f"SEEDVR2_GATEWAY_{name}": value})
-
-
-def test_workers_are_listed_with_or_without_a_pool():
-    assert parse_workers(["a=h:1", "h:2"]) == [("a", "h:1"), ("", "h:2")]
-
-
-@pytest.mark.parametrize("entries", [["h"], ["a=h"], ["a=:1"], ["h:x"], ["h:1", "a=h:1"]])
-def test_a_wrong_list_of_workers_is_refused(entries: list[str]):
-    with pytest.raises(SettingsError, match="pool=host:port"):
-        parse_workers(entries)

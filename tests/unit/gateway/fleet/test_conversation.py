@@ -24,7 +24,8 @@ from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
 from services.common.plan import RestorePlan, Segment
 from services.common.rpc.server import Server
-from services.gateway.workers import StaticWorkers
+from services.gateway.fleet.endpoints import Endpoint, Listed
+from services.gateway.fleet.workers import Fleet
 from tests.clips import make
 from tests.integration.echo_worker import EchoSettings, EchoWorker
 from tests.unit.gateway.examples import info
@@ -41,11 +42,11 @@ TASK = SpanTask(
 
 
 @asynccontextmanager
-async def connected(servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 10) -> AsyncIterator[tuple[StaticWorkers, str]]:
+async def connected(servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 10) -> AsyncIterator[tuple[Fleet, str]]:
     server = Server("127.0.0.1:0")
     server.add("seedvr2.v1.Worker", lambda s: worker_pb2_grpc.add_WorkerServicer_to_server(servicer, s))
     address = f"127.0.0.1:{await server.start()}"
-    workers = StaticWorkers([("listed", address)], poll_s=0.05, stall_s=stall_s)
+    workers = Fleet([Listed([Endpoint(address=address, pool="listed")])], poll_s=0.05, stall_s=stall_s)
     try:
         await workers.start()
         yield workers, address
@@ -59,7 +60,7 @@ async def packets(count: int = 6) -> AsyncIterator[Packet]:
         yield Packet(pts=number, dts=number, duration=1, keyframe=True, data=make.png(number))
 
 
-async def restore(workers: StaticWorkers, address: str, task: SpanTask = TASK) -> tuple[list[Segment], list[str]]:
+async def restore(workers: Fleet, address: str, task: SpanTask = TASK) -> tuple[list[Segment], list[str]]:
     segments: list[Segment] = []
     stages: list[str] = []
 
@@ -121,7 +122,7 @@ async def test_a_worker_that_is_started_again_is_still_known_for_what_it_served(
 
 
 async def test_a_worker_that_is_not_there_is_lost():
-    workers = StaticWorkers([("listed", "127.0.0.1:1")], poll_s=60, stall_s=1)
+    workers = Fleet([Listed([Endpoint(address="127.0.0.1:1", pool="listed")])], poll_s=60, stall_s=1)
     await workers.start()
     try:
         assert (workers.views()[0].state, workers.views()[0].pool) == ("lost", "listed")

@@ -1,0 +1,1 @@
+"""The inference pods: who finds them, how each is, and the conversation with one."""
