@@ -193,6 +193,8 @@ def lay_out_spans(
     if not first < end or span_frames < 1 or segment_frames < 1:
         raise ValueError(f"no spans for frames [{first}, {end}), {span_frames} a span, {segment_frames} a segment")
     inside = sorted({c for c in cuts if first < c < end})
+    # What shots share must never be divided: it holds whole latents only.
+    span_frames = max(1, span_frames // latent_frames) * latent_frames
     pieces = []
     for start, stop in itertools.pairwise(_shared_borders([first, *inside, end], span_frames, segment_frames)):
         edges = _even_edges(start, stop, span_frames, latent_frames)
@@ -222,7 +224,7 @@ def _shared_borders(borders: Sequence[int], span_frames: int, segment_frames: in
 
 def _even_edges(start: int, stop: int, span_frames: int, latent_frames: int) -> list[int]:
     latents = -(-(stop - start) // latent_frames)
-    count = -(-latents // max(1, span_frames // latent_frames))
+    count = -(-latents // (span_frames // latent_frames))
     return [*(start + latents * i // count * latent_frames for i in range(count)), stop]
 
 
