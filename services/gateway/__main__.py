@@ -18,7 +18,7 @@ from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
 from services.gateway.fleet.endpoints import Listed, parse_workers
 from services.gateway.fleet.workers import Fleet
-from services.gateway.leases import FileLeases
+from services.gateway.leases.files import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.local import LocalStore

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from services.common.errors import AlreadyExists, Draining, JobNotFound, NotFound, WrongState
 from services.gateway import keys
 from services.gateway.jobs import Change, Job, State, job_from_json, request_to_json, state_to_json
+from services.gateway.keys import Ref
 from services.gateway.progress import Progress
 from services.gateway.store.base import Store
 
@@ -31,19 +32,18 @@ class JobBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[Ref, _Entry] = {}
         self._closing = False
 
-    async def load(self) -> list[str]:
-        """Read jobs that memory doesn't have; returns the ids of jobs whose deletion was interrupted."""
-        found = await self._store.keys(keys.JOBS)
-        deleted = keys.ids([k for k in found if k.endswith("/deleted.json")], keys.JOBS)
-        created = keys.ids([k for k in found if k.endswith("/request.json")], keys.JOBS)
-        for job_id in created:
-            if job_id not in self._entries and job_id not in deleted:
-                entry = await self._read(job_id)
+    async def load(self) -> list[Ref]:
+        """Read jobs that memory doesn't have; returns those whose deletion was interrupted."""
+        found = await self._store.keys(keys.OWNERS)
+        deleted = keys.jobs_with(found, "deleted.json")
+        for ref in keys.jobs_with(found, "request.json"):
+            if ref not in self._entries and ref not in deleted:
+                entry = await self._read(ref)
                 if entry is not None:
-                    self._entries[job_id] = entry
+                    self._entries[ref] = entry
         return deleted
 
     async def create(self, job: Job) -> Job:
@@ -52,75 +52,85 @@ class JobBook:
         Raises:
             AlreadyExists: the id is taken.
         """
-        await self._store.put(keys.job(job.job_id, "request.json"), request_to_json(job), if_absent=True)
-        self._entries[job.job_id] = _Entry(job, None)
+        await self._store.put(keys.job(job.ref, "request.json"), request_to_json(job), if_absent=True)
+        self._entries[job.ref] = _Entry(job, None)
         return job
 
-    def get(self, job_id: str) -> Job:
+    def get(self, ref: Ref) -> Job:
         """A job as it is now."""
-        return self._entry(job_id).job
+        return self._entry(ref).job
 
-    def find(self, job_id: str) -> Job | None:
+    def find(self, ref: Ref) -> Job | None:
         """The same, or None."""
-        entry = self._entries.get(job_id)
+        entry = self._entries.get(ref)
         return entry.job if entry else None
 
-    def progress(self, job_id: str) -> Progress:
+    def progress(self, ref: Ref) -> Progress:
         """What is being done for a job."""
-        return self._entry(job_id).progress
+        return self._entry(ref).progress
 
-    def jobs(self, states: Iterable[State] = ()) -> list[Job]:
-        """All jobs, or those in some states, newest first."""
+    def jobs(self, owner: str | None = None, states: Iterable[State] = ()) -> list[Job]:
+        """The jobs of an owner, or of all, those in some states, or in any; newest first."""
         wanted = frozenset(states)
-        found = [e.job for e in self._entries.values() if not wanted or e.job.state in wanted]
-        return sorted(found, key=lambda job: job.order, reverse=True)
+        found = [e.job for e in self._entries.values() if owner in (None, e.job.owner) and (not wanted or e.job.state in wanted)]
+        return sorted(found, key=listed_by, reverse=True)
 
-    def users_of(self, upload_id: str) -> list[str]:
+    def users_of(self, upload: Ref) -> list[str]:
         """Ids of jobs that still need an upload."""
-        return [e.job.job_id for e in self._entries.values() if e.job.request.upload_id == upload_id and not e.job.state.ended]
+        return [e.job.job_id for e in self._entries.values() if e.job.upload == upload and not e.job.state.ended]
 
-    async def update(self, job_id: str, change: Change, *, token: int = 0) -> Job:
+    async def update(self, ref: Ref, change: Change, *, token: int = 0) -> Job:
         """Write a change down, made to the newest state; ``token`` is that of the lease under which it is made.
 
         Raises:
             WrongState: the change isn't allowed in that state, or a later lease has written.
         """
         # A caller that goes away must not leave memory behind the store.
-        return await asyncio.shield(asyncio.ensure_future(self._update(self._entry(job_id), change, token)))
+        return await asyncio.shield(asyncio.ensure_future(self._update(self._entry(ref), change, token)))
 
-    def show(self, job_id: str, progress: Progress) -> None:
+    async def claim(self, ref: Ref, token: int) -> Job:
+        """Shut out whoever drove the job before: from now on only writes with the ``fence`` of the job returned are taken."""
+        entry = self._entry(ref)
+        async with entry.writing:
+            await self._refresh(entry)
+        if entry.job.state.ended:
+            return entry.job
+        # Where leases were lost with their directory, their tokens begin anew.
+        return await self.update(ref, lambda job: replace(job, fence=max(token, job.fence + 1)))
+
+    def show(self, ref: Ref, progress: Progress) -> None:
         """Tell watchers what is being done; not written down."""
-        entry = self._entries.get(job_id)
+        entry = self._entries.get(ref)
         if entry is not None:
             entry.progress = progress
             _tell(entry)
 
-    async def refresh(self, job_id: str) -> Job:
+    async def refresh(self, ref: Ref) -> Job:
         """The job as the store has it."""
-        entry = self._entry(job_id)
+        entry = self._entry(ref)
         async with entry.writing:
             await self._refresh(entry)
         return entry.job
 
-    async def read(self, job_id: str) -> Job | None:
+    async def read(self, ref: Ref) -> Job | None:
         """A job as the store has it, known here or not; None where it has none that can be read."""
-        entry = await self._read(job_id)
+        entry = await self._read(ref)
         return entry.job if entry else None
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, ref: Ref) -> None:
         """Drop a job that was deleted."""
-        entry = self._entries.pop(job_id, None)
+        entry = self._entries.pop(ref, None)
         if entry is not None:
             _tell(entry)
 
-    async def watch(self, job_id: str) -> AsyncGenerator[tuple[Job, Progress], None]:
+    async def watch(self, ref: Ref) -> AsyncGenerator[tuple[Job, Progress], None]:
         """The job now and after each change, until it has ended.
 
         Raises:
             Draining: this server is about to stop.
         """
         while True:
-            entry = self._entry(job_id)
+            entry = self._entry(ref)
             changed, job = entry.changed, entry.job
             yield job, entry.progress
             if job.state.ended:
@@ -136,32 +146,32 @@ class JobBook:
         for entry in self._entries.values():
             _tell(entry)
 
-    def _entry(self, job_id: str) -> _Entry:
-        entry = self._entries.get(job_id)
+    def _entry(self, ref: Ref) -> _Entry:
+        entry = self._entries.get(ref)
         if entry is None:
-            raise JobNotFound(f"There is no job {job_id}.", field="job_id")
+            raise JobNotFound(f"There is no job {ref.id}.", field="job_id")
         return entry
 
-    async def _read(self, job_id: str) -> _Entry | None:
+    async def _read(self, ref: Ref) -> _Entry | None:
         try:
-            request, _ = await self._store.get(keys.job(job_id, "request.json"))
-            state, tag = await self._state(job_id)
+            request, _ = await self._store.get(keys.job(ref, "request.json"))
+            state, tag = await self._state(ref)
             return _Entry(job_from_json(request, state), tag)
         except NotFound:
             return None
         except (ValueError, TypeError, KeyError):
             # Another release's job must not keep this one from starting.
-            _log.exception("a job can't be read and is left alone", extra={"job_id": job_id})
+            _log.exception("a job can't be read and is left alone", extra={"job_id": ref.id, "owner": ref.owner})
             return None
 
     async def _refresh(self, entry: _Entry) -> None:
-        state, entry.tag = await self._state(entry.job.job_id)
+        state, entry.tag = await self._state(entry.job.ref)
         entry.job = job_from_json(request_to_json(entry.job), state)
         _tell(entry)
 
-    async def _state(self, job_id: str) -> tuple[bytes | None, str | None]:
+    async def _state(self, ref: Ref) -> tuple[bytes | None, str | None]:
         try:
-            return await self._store.get(keys.job(job_id, "state.json"))
+            return await self._store.get(keys.job(ref, "state.json"))
         except NotFound:
             return None, None
 
@@ -172,7 +182,7 @@ class JobBook:
                 if job == entry.job and entry.tag is not None:
                     return job
                 job = replace(job, revision=entry.job.revision + 1)
-                key, data = keys.job(job.job_id, "state.json"), state_to_json(job)
+                key, data = keys.job(job.ref, "state.json"), state_to_json(job)
                 try:
                     entry.tag = await self._store.put(key, data, if_absent=entry.tag is None, if_match=entry.tag)
                 except (WrongState, AlreadyExists):
@@ -182,6 +192,11 @@ class JobBook:
                 _tell(entry)
                 return job
         raise WrongState(f"The job {entry.job.job_id} is being changed by somebody else; try again.")
+
+
+def listed_by(job: Job) -> tuple[float, str, str]:
+    """Sorts jobs of several owners by age; no two are equal."""
+    return *job.order, job.owner
 
 
 def _changed(job: Job, change: Change, token: int) -> Job:

@@ -91,7 +91,7 @@ def decode_states(states: list[int]) -> list[State]:
 def encode_upload(upload: Upload) -> pb.Upload:
     """An upload."""
     return pb.Upload(
-        upload_id=upload.upload_id, filename=upload.filename, received_bytes=upload.received_bytes,
+        upload_id=upload.ref.id, filename=upload.filename, received_bytes=upload.received_bytes,
         size_bytes=upload.size_bytes, complete=upload.complete, sha256=upload.sha256, created_at=_timestamp(upload.created_at),
     )  # fmt: skip
 

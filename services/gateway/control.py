@@ -14,6 +14,7 @@ from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.cleaning import finish_removal, remove_job
 from services.gateway.jobs import Job, JobRequest, PlanSummary
+from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
 from services.gateway.outputs import choose_output
 from services.gateway.planning import PlanLimits, check_source, make_plan, output_size
@@ -22,6 +23,7 @@ from services.gateway.restore import Restorer
 from services.gateway.room import check_room
 from services.gateway.sources import Source, Sources
 from services.gateway.store.base import Store
+from services.gateway.tasks import unless
 
 _log = logging.getLogger(__name__)
 
@@ -56,13 +58,13 @@ class JobControl:
         self._limits = limits
         self._settings = settings
         self._metrics = metrics
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._tasks: dict[Ref, asyncio.Task[None]] = {}
+        self._locks: weakref.WeakValueDictionary[Ref, asyncio.Lock] = weakref.WeakValueDictionary()
         self._closing = False
 
     # ---- plan and create ----
 
-    async def plan(self, request: JobRequest) -> PlanSummary:
+    async def plan(self, owner: str, request: JobRequest) -> PlanSummary:
         """What a job would do.
 
         Raises:
@@ -70,41 +72,41 @@ class JobControl:
         """
         check_request(request)
         offer = self._catalogue.offer(request)
-        source = await self._sources.look(request.upload_id)
+        source = await self._sources.look(Ref(owner, request.upload_id))
         index = await self._sources.index(source)
         return make_plan(request, source.info, index, source.upload.sha256, offer, self._limits)[1]
 
-    async def create(self, job_id: str, request: JobRequest) -> Job:
+    async def create(self, ref: Ref, request: JobRequest) -> Job:
         """Begin a job, or find the one with this id and an equal request; a refused one leaves nothing.
 
         Raises:
             AlreadyExists: the id belongs to another request. QueueFull, StoreFull: not now.
             InvalidOption, NotSupported, InvalidVideo, UploadNotFound, WrongState, WorkerUnavailable: it can't be done.
         """
-        job_id = job_id or secrets.token_hex(8)
-        check_id(job_id, "job_id")
-        async with self._changing(job_id):
-            known = self._book.find(job_id)
+        ref = ref if ref.id else Ref(ref.owner, secrets.token_hex(8))
+        check_id(ref.id, "job_id")
+        async with self._changing(ref):
+            known = self._book.find(ref)
             if known is not None:
                 return _same(known, request)
-            source = await self._check(request)
+            source = await self._check(ref.owner, request)
             job = Job(
-                job_id=job_id, request=request, model=request.model or self._catalogue.default_model(),
+                owner=ref.owner, job_id=ref.id, request=request, model=request.model or self._catalogue.default_model(),
                 filename=source.upload.filename, source_sha256=source.upload.sha256, created_at=time.time(),
             )  # fmt: skip
             try:
                 # Once it is written it must be driven, whoever asked for it and went away.
                 return await asyncio.shield(self._begin(job))
             except AlreadyExists as error:
-                raise AlreadyExists(f"The id {job_id} is being used or deleted; choose another.", field="job_id") from error
+                raise AlreadyExists(f"The id {ref.id} is being used or deleted; choose another.", field="job_id") from error
 
-    async def _check(self, request: JobRequest) -> Source:
+    async def _check(self, owner: str, request: JobRequest) -> Source:
         check_request(request)
         active = sum(not job.state.ended for job in self._book.jobs())
         if active >= self._settings.max_active_jobs:
             raise QueueFull(f"{active} jobs are waiting or running; try again when some have ended.", retry_after_s=30)
         offer = self._catalogue.offer(request)
-        source = await self._sources.look(request.upload_id)
+        source = await self._sources.look(Ref(owner, request.upload_id))
         await self._store.require_space()
         index = await self._sources.index_within(source, self._settings.index_s)
         if index is not None:
@@ -119,65 +121,65 @@ class JobControl:
 
     async def _begin(self, job: Job) -> Job:
         await self._book.create(job)
-        self._drive(job.job_id)
+        self._drive(job.ref)
         return job
 
     # ---- change ----
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, ref: Ref) -> Job:
         """End a job now; its workers are free when this returns.
 
         Raises:
             JobNotFound: no such job. WrongState: it has ended otherwise.
         """
-        async with self._changing(job_id):
-            job = await self._book.update(job_id, lambda job: jobs.cancelled(job, time.time()))
-            await self._stop(job_id)
+        async with self._changing(ref):
+            job = await self._book.update(ref, lambda job: jobs.cancelled(job, time.time()))
+            await self._stop(ref)
             return job
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, ref: Ref) -> Job:
         """Start a stopped job again.
 
         Raises:
             JobNotFound: no such job. WrongState: it has not stopped, or its upload was replaced.
             UploadNotFound: its upload is gone. StoreFull: no space.
         """
-        async with self._changing(job_id):
-            job = self._book.get(job_id)
+        async with self._changing(ref):
+            job = self._book.get(ref)
             jobs.retried(job, time.time())
-            await self._sources.look(job.request.upload_id)
+            await self._sources.look(job.upload)
             await self._store.require_space()
-            await self._stop(job_id)
-            job = await self._book.update(job_id, lambda job: jobs.retried(job, time.time()))
-            self._drive(job_id)
+            await self._stop(ref)
+            job = await self._book.update(ref, lambda job: jobs.retried(job, time.time()))
+            self._drive(ref)
             return job
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, ref: Ref) -> None:
         """Remove a job that has ended, with everything that no other job needs.
 
         Raises:
             JobNotFound: no such job. WrongState: it has not ended.
         """
-        async with self._changing(job_id):
-            job = self._book.get(job_id)
+        async with self._changing(ref):
+            job = self._book.get(ref)
             if not job.state.ended:
                 raise WrongState(f"The job is {job.state}; cancel it, or wait until it has ended, then delete it.")
-            await self._stop(job_id)
+            await self._stop(ref)
             await asyncio.shield(remove_job(self._store, self._book, job))
-            self._forget(job_id)
+            await self._forget(ref)
 
     # ---- drive ----
 
     async def adopt(self) -> None:
         """Take up every job that has not ended and that nobody drives; finish deletions that were interrupted."""
-        for job_id in await self._book.load():
-            async with self._changing(job_id):
-                if self._book.find(job_id) is None:
-                    await finish_removal(self._store, self._book, job_id)
-                    self._forget(job_id)
+        for ref in await self._book.load():
+            async with self._changing(ref):
+                if self._book.find(ref) is None:
+                    await finish_removal(self._store, self._book, ref)
+                    await self._forget(ref)
         for job in self._book.jobs():
-            if not job.state.ended and not self._drive(job.job_id):
-                await self._book.refresh(job.job_id)
+            if not job.state.ended:
+                self._drive(job.ref)
 
     async def adopt_always(self) -> None:
         """:meth:`adopt`, again and again."""
@@ -191,48 +193,56 @@ class JobControl:
     async def close(self) -> None:
         """Let go of all jobs; they are taken up again at the next start."""
         self._closing = True
-        for job_id in list(self._tasks):
-            await self._stop(job_id)
+        for ref in list(self._tasks):
+            await self._stop(ref)
 
-    def _drive(self, job_id: str) -> bool:
-        """Begin to run a job; False where somebody else does."""
-        if job_id in self._tasks or self._closing:
-            return True
-        lease = self._leases.acquire(job_id)
-        if lease is None:
-            return False
-        self._tasks[job_id] = asyncio.create_task(self._run(job_id, lease))
-        return True
+    def _drive(self, ref: Ref) -> None:
+        """Begin to run a job where nobody else does."""
+        if ref not in self._tasks and not self._closing:
+            self._tasks[ref] = asyncio.create_task(self._run(ref))
 
-    async def _run(self, job_id: str, lease: Lease) -> None:
+    async def _run(self, ref: Ref) -> None:
         try:
-            job = await self._book.refresh(job_id)
-            if not job.state.ended:
-                await self._restorer.run(job_id, lease.token)
+            lease = await self._leases.acquire(ref)
+            if lease is None:
+                await self._book.refresh(ref)
+                return
+            try:
+                await self._run_under(lease)
+            finally:
+                await self._leases.release(lease)
         except ServiceError:
-            _log.exception("a job can't be taken up yet", extra={"job_id": job_id})
+            _log.exception("a job can't be taken up yet", extra={"job_id": ref.id, "owner": ref.owner})
         finally:
-            self._leases.release(lease)
-            self._tasks.pop(job_id, None)
-            self._count(job_id)
+            self._tasks.pop(ref, None)
 
-    async def _stop(self, job_id: str) -> None:
-        task = self._tasks.get(job_id)
+    async def _run_under(self, lease: Lease) -> None:
+        job = await self._book.claim(lease.ref, lease.token)
+        if job.state.ended:
+            return
+        try:
+            if not await unless(lease.lost, self._restorer.run(job.ref, job.fence)):
+                _log.warning("a job was lost to another gateway", extra={"job_id": job.job_id, "owner": job.owner})
+        finally:
+            self._count(job.ref)
+
+    async def _stop(self, ref: Ref) -> None:
+        task = self._tasks.get(ref)
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
 
-    def _changing(self, job_id: str) -> asyncio.Lock:
+    def _changing(self, ref: Ref) -> asyncio.Lock:
         """One change of a job at a time."""
-        return self._locks.setdefault(job_id, asyncio.Lock())
+        return self._locks.setdefault(ref, asyncio.Lock())
 
-    def _forget(self, job_id: str) -> None:
-        lease = self._leases.acquire(job_id)
+    async def _forget(self, ref: Ref) -> None:
+        lease = await self._leases.acquire(ref)
         if lease is not None:
-            self._leases.release(lease, forget=True)
+            await self._leases.release(lease, forget=True)
 
-    def _count(self, job_id: str) -> None:
-        job = self._book.find(job_id)
+    def _count(self, ref: Ref) -> None:
+        job = self._book.find(ref)
         if job is not None and job.state.ended:
             self._metrics.jobs_ended.labels(job.state.value).inc()
             self._metrics.job_duration.observe((job.ended_at or 0) - (job.asked_at or job.created_at))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from services.common.errors import InternalError, InvalidVideo, NotFound
 from services.gateway import keys
+from services.gateway.keys import Ref
 from services.gateway.ports import ContainerFiles
 from services.gateway.source import SourceIndex
 from services.gateway.sources import Source, Sources
@@ -38,12 +39,12 @@ class CutFinder:
         self._limit_s = limit_s
 
     async def job_cuts(
-        self, job_id: str, source: Source, index: SourceIndex, first: int, end: int, on_progress: Callable[[float], None]
+        self, ref: Ref, source: Source, index: SourceIndex, first: int, end: int, on_progress: Callable[[float], None]
     ) -> Cuts:
         """Cuts among the frames [first, end), kept with a job: its plan counts on them, also when it is made anew."""
         if not self._limit_s or end - first < 2:
             return Cuts()
-        key = keys.job(job_id, "cuts.json")
+        key = keys.job(ref, "cuts.json")
         with contextlib.suppress(NotFound):
             return cuts_from_json((await self._store.get(key))[0])
         cuts = await self._find(source, index, first, end, on_progress)
@@ -54,7 +55,7 @@ class CutFinder:
         found: list[int] = []
         reached, note = first, ""
         try:
-            async with asyncio.timeout(None) as patience, self._sources.file(source.upload.upload_id) as path:
+            async with asyncio.timeout(None) as patience, self._sources.file(source.upload.ref) as path:
                 looking = self._container.cuts(path, source.info, index, first, end)
                 async with contextlib.aclosing(looking):
                     async for reached, begins_shot in looking:

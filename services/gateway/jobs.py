@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from services.common.errors import ServiceError, WrongState
+from services.gateway.keys import LOCAL, Ref
 
 SCHEMA_VERSION = 1
 _MAX_NOTES = 50
@@ -235,6 +236,9 @@ class Job:
     created_at: float
     """Seconds since 1970."""
 
+    owner: str = LOCAL
+    """Whose it is."""
+
     state: State = State.PENDING
     """Where it is."""
 
@@ -267,6 +271,16 @@ class Job:
 
     replanned: bool = False
     """Planned anew because its workers' fingerprint is gone; that happens once."""
+
+    @property
+    def ref(self) -> Ref:
+        """Names it."""
+        return Ref(self.owner, self.job_id)
+
+    @property
+    def upload(self) -> Ref:
+        """Its source."""
+        return Ref(self.owner, self.request.upload_id)
 
     @property
     def order(self) -> tuple[float, str]:
@@ -343,6 +357,7 @@ def request_to_json(job: Job) -> bytes:
     """What never changes of a job."""
     record = {
         "schema_version": SCHEMA_VERSION,
+        "owner": job.owner,
         "job_id": job.job_id,
         "request": asdict(job.request),
         "model": job.model,
@@ -356,7 +371,7 @@ def request_to_json(job: Job) -> bytes:
 def state_to_json(job: Job) -> bytes:
     """What changes of a job."""
     record = asdict(job)
-    for name in ("job_id", "request", "model", "filename", "source_sha256", "created_at"):
+    for name in ("owner", "job_id", "request", "model", "filename", "source_sha256", "created_at"):
         del record[name]
     return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
 

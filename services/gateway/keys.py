@@ -1,26 +1,57 @@
 """Names of objects in the store. Pure."""
 
-OWNER = "local"
-JOBS = f"owners/{OWNER}/jobs/"
-UPLOADS = f"owners/{OWNER}/uploads/"
-SEGMENTS = f"owners/{OWNER}/segments/"
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+OWNERS = "owners/"
+LOCAL = "local"
+"""Owner of everything where nobody has to say who they are."""
+
+_JOB = re.compile(rf"{OWNERS}([^/]+)/jobs/([^/]+)/(.+)")
 
 
-def upload(upload_id: str, name: str) -> str:
+class Ref(NamedTuple):
+    """Names a job, or an upload, of an owner."""
+
+    owner: str
+    """Whose it is."""
+
+    id: str
+    """Unique among the owner's."""
+
+
+def jobs(owner: str) -> str:
+    """Where the jobs of an owner are."""
+    return f"{OWNERS}{owner}/jobs/"
+
+
+def uploads(owner: str) -> str:
+    """Where the uploads of an owner are."""
+    return f"{OWNERS}{owner}/uploads/"
+
+
+def segments(owner: str) -> str:
+    """Where the segments of an owner are."""
+    return f"{OWNERS}{owner}/segments/"
+
+
+def upload(ref: Ref, name: str) -> str:
     """Object of an upload: upload.json, complete.json, data."""
-    return f"{UPLOADS}{upload_id}/{name}"
+    return f"{uploads(ref.owner)}{ref.id}/{name}"
 
 
-def job(job_id: str, name: str) -> str:
+def job(ref: Ref, name: str) -> str:
     """Object of a job: request.json, state.json, index.json, cuts.json, plan.json, report.json, deleted.json, result.<ext>."""
-    return f"{JOBS}{job_id}/{name}"
+    return f"{jobs(ref.owner)}{ref.id}/{name}"
 
 
-def segment(span_key: str, name: str) -> str:
+def segment(owner: str, span_key: str, name: str) -> str:
     """A restored segment."""
-    return f"{SEGMENTS}{span_key}/{name}"
+    return f"{segments(owner)}{span_key}/{name}"
 
 
-def ids(keys: list[str], prefix: str) -> list[str]:
-    """The ids that keys under a prefix belong to, each once."""
-    return list(dict.fromkeys(key.removeprefix(prefix).partition("/")[0] for key in keys))
+def jobs_with(keys: Iterable[str], name: str) -> list[Ref]:
+    """The jobs that have an object of this name among ``keys``."""
+    found = (_JOB.fullmatch(key) for key in keys)
+    return [Ref(match[1], match[2]) for match in found if match and match[3] == name]

@@ -1,5 +1,6 @@
 """What the use cases ask of the world; ``__main__`` chooses who answers."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 from services.common.fleet import WorkerStatus
 from services.common.media import Packet, SpanTask
 from services.common.plan import Segment
+from services.gateway.keys import Ref
 from services.gateway.source import SourceIndex, SourceInfo
 
 OnSegment = Callable[[Segment, bytes], Awaitable[None]]
@@ -210,19 +212,23 @@ class Lease(Protocol):
     """The right to drive a job."""
 
     @property
-    def job_id(self) -> str:
+    def ref(self) -> Ref:
         """Which job."""
 
     @property
     def token(self) -> int:
-        """Larger than that of every earlier lease."""
+        """Larger than that of every earlier lease of the job."""
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when it can't be held any more; whoever drives the job stops at once."""
 
 
 class Leases(Protocol):
     """Who drives a job."""
 
-    def acquire(self, job_id: str) -> Lease | None:
-        """The lease, or None while somebody else has it."""
+    async def acquire(self, ref: Ref) -> Lease | None:
+        """The lease, or None while somebody else has it; a call that is cancelled holds nothing. Raises Unavailable."""
 
-    def release(self, lease: Lease, *, forget: bool = False) -> None:
-        """Give it back; ``forget`` where its job is gone."""
+    async def release(self, lease: Lease, *, forget: bool = False) -> None:
+        """Give it back; ``forget`` where its job is gone. One that was lost is fine."""

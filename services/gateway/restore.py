@@ -28,6 +28,7 @@ from services.gateway.cleaning import remove_plan
 from services.gateway.cuts import CutFinder, Cuts
 from services.gateway.dispatch import Dispatcher
 from services.gateway.jobs import Job, State
+from services.gateway.keys import Ref
 from services.gateway.outputs import kept
 from services.gateway.planning import PlanLimits, frame_range, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
@@ -48,7 +49,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 class _Run:
     """One run of a job, under one lease."""
 
-    job_id: str
+    ref: Ref
     token: int
     source: Source
     index: SourceIndex
@@ -71,49 +72,49 @@ class Restorer:
         self._limits = limits
         self._metrics = metrics
 
-    async def run(self, job_id: str, token: int) -> None:
+    async def run(self, ref: Ref, token: int) -> None:
         """Take a job to its end, from wherever it is.
 
         Returns when the job has ended; raises nothing but CancelledError, which leaves it to be taken up again.
         """
-        with log_context(job_id=job_id):
+        with log_context(job_id=ref.id, owner=ref.owner):
             try:
-                await self._run(job_id, token)
+                await self._run(ref, token)
             except ServiceError as error:
                 _log.warning("job failed", extra={"reason": type(error).__name__, "detail": error.message})
-                await self._fail(job_id, token, error)
+                await self._fail(ref, token, error)
             except Exception:
                 _log.exception("a job failed inside the service")
                 text = "Something went wrong inside the service while the job ran; its log has the details. Retry the job."
-                await self._fail(job_id, token, InternalError(text))
+                await self._fail(ref, token, InternalError(text))
 
-    async def _run(self, job_id: str, token: int) -> None:
-        run = await self._look(job_id, token)
+    async def _run(self, ref: Ref, token: int) -> None:
+        run = await self._look(ref, token)
         while True:
             plan = await self._plan(run)
             try:
                 await self._restore(run, plan)
                 return await self._join(run, plan)
             except FingerprintChanged:
-                if self._book.get(job_id).replanned:
+                if self._book.get(ref).replanned:
                     raise
                 await self._update(run, lambda job: jobs.replanning(job, _REPLANNED, time.time()))
             except InternalError as error:
                 await self._drop_broken_segment(run, plan, error)
 
-    async def _look(self, job_id: str, token: int) -> _Run:
-        job = self._book.get(job_id)
-        self._book.show(job_id, Progress(stage=PROBE))
-        source = await self._sources.look(job.request.upload_id)
+    async def _look(self, ref: Ref, token: int) -> _Run:
+        job = self._book.get(ref)
+        self._book.show(ref, Progress(stage=PROBE))
+        source = await self._sources.look(job.upload)
         if source.upload.sha256 != job.source_sha256:
             raise WrongState("The upload was replaced since the job was created; create another job.")
-        index = await self._sources.job_index(job_id, source, lambda _: self._book.show(job_id, Progress(stage=PLAN)))
-        return _Run(job_id=job_id, token=token, source=source, index=index)
+        index = await self._sources.job_index(ref, source, lambda _: self._book.show(ref, Progress(stage=PLAN)))
+        return _Run(ref=ref, token=token, source=source, index=index)
 
     # ---- plan ----
 
     async def _plan(self, run: _Run) -> Plan:
-        job, key = self._book.get(run.job_id), keys.job(run.job_id, "plan.json")
+        job, key = self._book.get(run.ref), keys.job(run.ref, "plan.json")
         if job.plan is not None:
             with contextlib.suppress(NotFound):
                 return plan_from_json((await self._store.get(key))[0])
@@ -121,7 +122,7 @@ class Restorer:
         await remove_plan(self._store, self._book, job)
         await self._update(run, lambda job: jobs.advance(job, State.PLANNING, time.time()))
         offer = await self._dispatcher.offer(
-            job.model, job.request.pool, lambda: self._book.show(run.job_id, Progress(stage=WAITING))
+            job.model, job.request.pool, lambda: self._book.show(run.ref, Progress(stage=WAITING))
         )
         cuts = await self._find_cuts(run, job)
         plan, summary = make_plan(
@@ -134,8 +135,8 @@ class Restorer:
     async def _find_cuts(self, run: _Run, job: Job) -> Cuts:
         first, end = frame_range(job.request, run.source.info, run.index)
         cuts = await self._cuts.job_cuts(
-            run.job_id, run.source, run.index, first, end,
-            lambda fraction: self._book.show(run.job_id, Progress(stage=CUTS, stage_fraction=fraction)),
+            run.ref, run.source, run.index, first, end,
+            lambda fraction: self._book.show(run.ref, Progress(stage=CUTS, stage_fraction=fraction)),
         )  # fmt: skip
         if cuts.note:
             await self._update(run, lambda job: jobs.noted(job, cuts.note))
@@ -150,7 +151,7 @@ class Restorer:
             segments_total=len(plan.segments),
             predicted_s=job.plan.predicted_s if job.plan else None,
         )
-        self._book.show(run.job_id, meter.progress(time.monotonic()))
+        self._book.show(run.ref, meter.progress(time.monotonic()))
         work = JobWork(job=job, token=run.token, plan=plan, source=run.source, index=run.index, meter=meter)
         async with together() as group:
             for span in plan.spans:
@@ -162,9 +163,9 @@ class Restorer:
             raise error
         segment = plan.segments[int(error.field)]
         note = f"Frames {segment.first} to {segment.end} were not stored whole, and are restored again."
-        if note in self._book.get(run.job_id).notes:
+        if note in self._book.get(run.ref).notes:
             raise InternalError(f"Frames {segment.first} to {segment.end} come incomplete from the workers; see their logs.")
-        await self._store.delete(_segment_key(plan, int(error.field)))
+        await self._store.delete(_segment_key(run.ref.owner, plan, int(error.field)))
         await self._update(run, lambda job: jobs.noted(job, note))
 
     # ---- join ----
@@ -172,23 +173,23 @@ class Restorer:
     async def _join(self, run: _Run, plan: Plan) -> None:
         job = await self._update(run, lambda job: jobs.advance(job, State.JOINING, time.time()))
         started, name = time.monotonic(), f"result.{plan.container}"
-        done = replace(self._book.progress(run.job_id), stage=JOIN)
-        self._book.show(run.job_id, done)
+        done = replace(self._book.progress(run.ref), stage=JOIN)
+        self._book.show(run.ref, done)
         async with self._store.scratch("." + plan.container) as output:
-            async with self._sources.file(run.source.upload.upload_id) as source:
+            async with self._sources.file(run.source.upload.ref) as source:
                 task = join_task(run.source, run.index, plan, source, output)
                 joined = await self._container.join(
-                    task, lambda number: self._segment_file(plan, number), lambda _: self._book.show(run.job_id, done)
+                    task, lambda number: self._segment_file(run, plan, number), lambda _: self._book.show(run.ref, done)
                 )
-            await self._store.adopt(keys.job(run.job_id, name), output)
+            await self._store.adopt(keys.job(run.ref, name), output)
         self._metrics.join_duration.observe(time.monotonic() - started)
-        await self._store.put(keys.job(run.job_id, "report.json"), report_to_json(joined.checks))
+        await self._store.put(keys.job(run.ref, "report.json"), report_to_json(joined.checks))
         await self._update(run, lambda now: _succeeded(now, job, plan, joined, run.source, done.stage_seconds))
 
     @contextlib.asynccontextmanager
-    async def _segment_file(self, plan: Plan, number: int) -> AsyncIterator[Path]:
+    async def _segment_file(self, run: _Run, plan: Plan, number: int) -> AsyncIterator[Path]:
         try:
-            async with self._store.local_path(_segment_key(plan, number)) as path:
+            async with self._store.local_path(_segment_key(run.ref.owner, plan, number)) as path:
                 yield path
         except NotFound as error:
             # Deleted with another job, in the moment in which this one found it.
@@ -197,13 +198,13 @@ class Restorer:
     # ---- states ----
 
     async def _update(self, run: _Run, change: jobs.Change) -> Job:
-        return await self._book.update(run.job_id, change, token=run.token)
+        return await self._book.update(run.ref, change, token=run.token)
 
-    async def _fail(self, job_id: str, token: int, error: ServiceError) -> None:
+    async def _fail(self, ref: Ref, token: int, error: ServiceError) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                await self._book.update(job_id, lambda job: jobs.failed(job, error, time.time()), token=token)
+                await self._book.update(ref, lambda job: jobs.failed(job, error, time.time()), token=token)
                 return
             except WrongState:
                 # Cancelled meanwhile, or somebody else's by now.
@@ -243,10 +244,10 @@ def _shift(source: Source, index: SourceIndex, plan: Plan, cut: bool) -> int:
     return min(first, math.floor(source.info.start_s / source.info.time_base)) if source.info.origin_free else 0
 
 
-def _segment_key(plan: Plan, number: int) -> str:
+def _segment_key(owner: str, plan: Plan, number: int) -> str:
     segment = plan.segments[number]
     span = next(s for s in plan.spans if s.first <= segment.first < s.end)
-    return keys.segment(plan.span_key(span), segment.name)
+    return keys.segment(owner, plan.span_key(span), segment.name)
 
 
 def _succeeded(now: Job, joining: Job, plan: Plan, joined: Joined, source: Source, stage_seconds: Mapping[str, float]) -> Job:

@@ -13,6 +13,7 @@ from services.gateway import keys
 from services.gateway.book import JobBook
 from services.gateway.cleaning import stored_plan
 from services.gateway.jobs import Job, State
+from services.gateway.keys import Ref
 from services.gateway.playlist import PlayablePart, init_bytes, playlist
 from services.gateway.ports import ContainerFiles, Picture, QualityCheck
 from services.gateway.report import report_from_json
@@ -79,13 +80,13 @@ class Results:
         self._metrics = metrics
         self._heads: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    async def result(self, job_id: str, offset: int, length: int) -> Download:
+    async def result(self, ref: Ref, offset: int, length: int) -> Download:
         """The joined file. Raises RangeOutOfBounds."""
-        job = self._book.get(job_id)
+        job = self._book.get(ref)
         if job.result is None:
             raise WrongState(f"The job is {job.state} and has no result; {_instead(job.state)}")
         result = job.result
-        key = keys.job(job_id, "result." + result.filename.rpartition(".")[2])
+        key = keys.job(ref, "result." + result.filename.rpartition(".")[2])
         pieces = await self._part(key, offset, length, result.size_bytes)
         return Download(
             filename=result.filename,
@@ -95,9 +96,9 @@ class Results:
             pieces=pieces,
         )
 
-    async def segment(self, job_id: str, number: int, offset: int, length: int) -> Download:
+    async def segment(self, ref: Ref, number: int, offset: int, length: int) -> Download:
         """A stored segment. Raises RangeOutOfBounds, and WrongState before it is stored."""
-        planned = await self._planned(job_id)
+        planned = await self._planned(ref)
         if not 0 <= number < len(planned.segment_keys):
             raise RangeOutOfBounds(
                 f"There is no segment {number}; the job has segments 0 to {len(planned.segment_keys) - 1}.", field="segment"
@@ -109,11 +110,11 @@ class Results:
         pieces = await self._part(planned.segment_keys[number], offset, length, size)
         return Download(filename=f"{number}.mp4", media_type="video/mp4", size_bytes=size, sha256="", pieces=pieces)
 
-    async def source(self, job_id: str, offset: int, length: int) -> Download:
+    async def source(self, ref: Ref, offset: int, length: int) -> Download:
         """The upload. Raises RangeOutOfBounds, UploadNotFound."""
-        source = await self._source(job_id)
+        source = await self._source(ref)
         upload = source.upload
-        pieces = await self._part(keys.upload(upload.upload_id, "data"), offset, length, upload.size_bytes)
+        pieces = await self._part(keys.upload(upload.ref, "data"), offset, length, upload.size_bytes)
         return Download(
             filename=upload.filename,
             media_type=_media_type(source),
@@ -122,12 +123,12 @@ class Results:
             pieces=pieces,
         )
 
-    async def playlist(self, job_id: str) -> Playlist:
+    async def playlist(self, ref: Ref) -> Playlist:
         """The segments stored so far, without gaps. Raises NotSupported where the result is no video."""
-        planned = await self._planned(job_id)
+        planned = await self._planned(ref)
         if planned.plan.container in STILL:
             raise NotSupported("Pictures can't be played; look at single frames, or download the result.")
-        index, source = await self._index(job_id), await self._source(job_id)
+        index, source = await self._index(ref), await self._source(ref)
         durations = [float((index.end_of(s.end - 1) - index.pts[s.first]) * source.info.time_base) for s in planned.plan.segments]
         parts: list[PlayablePart] = []
         for number, key in enumerate(planned.segment_keys):
@@ -140,28 +141,28 @@ class Results:
         complete = planned.job.state.ended or len(parts) == len(durations)
         return Playlist(m3u8=playlist(parts, longest_s=max(durations), complete=complete), complete=complete, segments=len(parts))
 
-    async def picture(self, job_id: str, *, of_result: bool, frame: int, max_side: int) -> Picture:
+    async def picture(self, ref: Ref, *, of_result: bool, frame: int, max_side: int) -> Picture:
         """A frame, counted from the job's first one, as a PNG. Raises RangeOutOfBounds, InvalidOption."""
         if not 0 <= max_side <= _MAX_SIDE:
             raise InvalidOption(f"max_side is {max_side}; give 1 to {_MAX_SIDE}, or 0.", field="max_side")
-        planned = await self._planned(job_id)
+        planned = await self._planned(ref)
         if not 0 <= frame < planned.plan.frames:
             raise RangeOutOfBounds(f"There is no frame {frame}; the last one is {planned.plan.frames - 1}.", field="frame")
-        source = await self._source(job_id)
+        source = await self._source(ref)
         wanted = planned.plan.first + frame
         if of_result:
             return await self._result_picture(planned, source, wanted, max_side)
         size = planned.plan.restore.width, planned.plan.restore.height
-        index = await self._index(job_id)
-        async with self._sources.file(source.upload.upload_id) as path:
+        index = await self._index(ref)
+        async with self._sources.file(source.upload.ref) as path:
             return await self._container.picture(path, source.info, index, wanted, size=size, max_side=max_side)
 
-    async def report(self, job_id: str) -> tuple[QualityCheck, ...]:
+    async def report(self, ref: Ref) -> tuple[QualityCheck, ...]:
         """What was checked when the result was joined."""
-        job = self._book.get(job_id)
+        job = self._book.get(ref)
         if job.result is None:
             raise WrongState(f"The job is {job.state} and has no report; {_instead(job.state)}")
-        return report_from_json((await self._store.get(keys.job(job_id, "report.json")))[0])
+        return report_from_json((await self._store.get(keys.job(ref, "report.json")))[0])
 
     async def _result_picture(self, planned: _Planned, source: Source, wanted: int, max_side: int) -> Picture:
         segments = planned.plan.segments
@@ -174,19 +175,19 @@ class Results:
         except NotFound as error:
             raise WrongState(f"Frame {wanted - planned.plan.first} is not restored yet; watch the job's progress.") from error
 
-    async def _planned(self, job_id: str) -> _Planned:
-        job = self._book.get(job_id)
-        plan = await stored_plan(self._store, job_id) if job.plan is not None else None
+    async def _planned(self, ref: Ref) -> _Planned:
+        job = self._book.get(ref)
+        plan = await stored_plan(self._store, ref) if job.plan is not None else None
         if plan is None:
             raise WrongState(f"The job is {job.state} and has no plan yet; {_instead(job.state)}")
-        found = [keys.segment(plan.span_key(span), s.name) for span in plan.spans for s in span.segments]
+        found = [keys.segment(ref.owner, plan.span_key(span), s.name) for span in plan.spans for s in span.segments]
         return _Planned(job=job, plan=plan, segment_keys=tuple(found))
 
-    async def _source(self, job_id: str) -> Source:
-        return await self._sources.look(self._book.get(job_id).request.upload_id)
+    async def _source(self, ref: Ref) -> Source:
+        return await self._sources.look(self._book.get(ref).upload)
 
-    async def _index(self, job_id: str) -> SourceIndex:
-        return await self._sources.job_index(job_id, await self._source(job_id), lambda _: None)
+    async def _index(self, ref: Ref) -> SourceIndex:
+        return await self._sources.job_index(ref, await self._source(ref), lambda _: None)
 
     async def _sizes(self, key: str) -> tuple[int, int] | None:
         """Bytes of a segment and of its beginning; None where it isn't stored."""

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from services.gateway.keys import Ref
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """A span that waits for a worker, or has one."""
 
-    job_id: str
-    """Whose span."""
+    job: Ref
+    """Whose span; owners share workers evenly."""
 
     span: int
     """Index in the job's plan."""
@@ -23,9 +25,6 @@ class Work:
 
     fingerprint: str
     """Workers with another one give other bytes."""
-
-    owner: str = "local"
-    """Owners share workers evenly."""
 
     pool: str = ""
     """Empty: any."""
@@ -91,13 +90,13 @@ class _Load:
     batch: Counter[str] = field(default_factory=Counter)
     previews: Counter[str] = field(default_factory=Counter)
     owners: Counter[str] = field(default_factory=Counter)
-    jobs: Counter[str] = field(default_factory=Counter)
+    jobs: Counter[Ref] = field(default_factory=Counter)
 
     def add(self, assignment: Assignment) -> None:
         work = assignment.work
         (self.previews if work.preview else self.batch)[assignment.address] += 1
-        self.owners[work.owner] += 1
-        self.jobs[work.job_id] += 1
+        self.owners[work.job.owner] += 1
+        self.jobs[work.job] += 1
 
 
 def can_restore(work: Work, worker: Candidate) -> bool:
@@ -137,7 +136,7 @@ def avoiding(work: Work, address: str) -> Work:
 
 
 def _turn(work: Work, load: _Load) -> tuple[bool, int, int, tuple[float, str], int]:
-    return not work.preview, load.owners[work.owner], load.jobs[work.job_id], work.order, work.span
+    return not work.preview, load.owners[work.job.owner], load.jobs[work.job], work.order, work.span
 
 
 def _worker_for(work: Work, load: _Load, workers: Sequence[Candidate]) -> Candidate | None:

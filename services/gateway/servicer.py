@@ -13,10 +13,12 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.status import code_of
 from services.gateway import codec
-from services.gateway.book import JobBook
+from services.gateway.book import JobBook, listed_by
 from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
+from services.gateway.identity.caller import current_caller
 from services.gateway.jobs import Job
+from services.gateway.keys import Ref
 from services.gateway.ports import Workers
 from services.gateway.results import Download, Results
 from services.gateway.uploads import Finish, Uploads
@@ -82,7 +84,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     @_unary
     async def CreateUpload(self, request: pb.CreateUploadRequest) -> pb.CreateUploadResponse:
-        upload = await self._uploads.create(request.upload_id, request.filename, request.size_bytes)
+        upload = await self._uploads.create(_mine(request.upload_id), request.filename, request.size_bytes)
         return pb.CreateUploadResponse(upload=codec.encode_upload(upload))
 
     @_unary
@@ -91,87 +93,87 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "start":
             raise InvalidInput("The first message must name the upload and the offset.", field="start")
-        upload = await self._uploads.write(first.start.upload_id, first.start.offset, _upload_messages(messages))
+        upload = await self._uploads.write(_mine(first.start.upload_id), first.start.offset, _upload_messages(messages))
         return pb.WriteUploadResponse(upload=codec.encode_upload(upload))
 
     @_unary
     async def GetUpload(self, request: pb.GetUploadRequest) -> pb.GetUploadResponse:
-        return pb.GetUploadResponse(upload=codec.encode_upload(await self._uploads.get(request.upload_id)))
+        return pb.GetUploadResponse(upload=codec.encode_upload(await self._uploads.get(_mine(request.upload_id))))
 
     @_unary
     async def DeleteUpload(self, request: pb.DeleteUploadRequest) -> pb.DeleteUploadResponse:
-        await self._uploads.delete(request.upload_id)
+        await self._uploads.delete(_mine(request.upload_id))
         return pb.DeleteUploadResponse()
 
     # ---- jobs ----
 
     @_unary
     async def PlanJob(self, request: pb.PlanJobRequest) -> pb.PlanJobResponse:
-        summary = await self._control.plan(codec.decode_request(request.request))
+        summary = await self._control.plan(current_caller().owner, codec.decode_request(request.request))
         return pb.PlanJobResponse(plan=codec.encode_plan(summary))
 
     @_unary
     async def CreateJob(self, request: pb.CreateJobRequest) -> pb.CreateJobResponse:
-        job = await self._control.create(request.job_id, codec.decode_request(request.request))
+        job = await self._control.create(_mine(request.job_id), codec.decode_request(request.request))
         return pb.CreateJobResponse(job=self._job(job))
 
     @_unary
     async def GetJob(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
-        return pb.GetJobResponse(job=self._job(self._book.get(request.job_id)))
+        return pb.GetJobResponse(job=self._job(self._book.get(_mine(request.job_id))))
 
     @_unary
     async def ListJobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         if not 0 <= request.page_size <= _LONGEST_PAGE:
             raise InvalidOption(f"The page size is {request.page_size}; give 1 to {_LONGEST_PAGE}, or 0.", field="page_size")
-        jobs = self._book.jobs(codec.decode_states(list(request.states)))
+        jobs = self._book.jobs(current_caller().owner, codec.decode_states(list(request.states)))
         if request.page_token:
             after = _decode_token(request.page_token)
-            jobs = [job for job in jobs if job.order < after]
+            jobs = [job for job in jobs if listed_by(job) < after]
         size = request.page_size or _PAGE
         token = _encode_token(jobs[size - 1]) if len(jobs) > size else ""
         return pb.ListJobsResponse(jobs=[self._job(job) for job in jobs[:size]], next_page_token=token)
 
     @_stream
     async def WatchJob(self, request: pb.WatchJobRequest) -> AsyncGenerator[pb.WatchJobResponse, None]:
-        async with contextlib.aclosing(self._book.watch(request.job_id)) as changes:
+        async with contextlib.aclosing(self._book.watch(_mine(request.job_id))) as changes:
             async for job, progress in changes:
                 yield pb.WatchJobResponse(job=codec.encode_job(job, progress))
 
     @_unary
     async def CancelJob(self, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
-        return pb.CancelJobResponse(job=self._job(await self._control.cancel(request.job_id)))
+        return pb.CancelJobResponse(job=self._job(await self._control.cancel(_mine(request.job_id))))
 
     @_unary
     async def DeleteJob(self, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
-        await self._control.delete(request.job_id)
+        await self._control.delete(_mine(request.job_id))
         return pb.DeleteJobResponse()
 
     @_unary
     async def RetryJob(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
-        return pb.RetryJobResponse(job=self._job(await self._control.retry(request.job_id)))
+        return pb.RetryJobResponse(job=self._job(await self._control.retry(_mine(request.job_id))))
 
     # ---- results ----
 
     @_stream
     async def DownloadResult(self, request: pb.DownloadResultRequest) -> AsyncGenerator[pb.DownloadResultResponse, None]:
         if request.HasField("segment"):
-            download = await self._results.segment(request.job_id, request.segment, request.offset, request.length)
+            download = await self._results.segment(_mine(request.job_id), request.segment, request.offset, request.length)
         else:
-            download = await self._results.result(request.job_id, request.offset, request.length)
+            download = await self._results.result(_mine(request.job_id), request.offset, request.length)
         async with contextlib.aclosing(_parts(download)) as parts:
             async for info, data in parts:
                 yield pb.DownloadResultResponse(info=info, data=data)
 
     @_stream
     async def DownloadSource(self, request: pb.DownloadSourceRequest) -> AsyncGenerator[pb.DownloadSourceResponse, None]:
-        download = await self._results.source(request.job_id, request.offset, request.length)
+        download = await self._results.source(_mine(request.job_id), request.offset, request.length)
         async with contextlib.aclosing(_parts(download)) as parts:
             async for info, data in parts:
                 yield pb.DownloadSourceResponse(info=info, data=data)
 
     @_unary
     async def GetPlaylist(self, request: pb.GetPlaylistRequest) -> pb.GetPlaylistResponse:
-        found = await self._results.playlist(request.job_id)
+        found = await self._results.playlist(_mine(request.job_id))
         return pb.GetPlaylistResponse(m3u8=found.m3u8, complete=found.complete, segments=found.segments)
 
     @_unary
@@ -179,13 +181,13 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         if request.of not in (pb.FRAME_OF_SOURCE, pb.FRAME_OF_RESULT):
             raise InvalidOption("Say of which the frame is: FRAME_OF_SOURCE or FRAME_OF_RESULT.", field="of")
         picture = await self._results.picture(
-            request.job_id, of_result=request.of == pb.FRAME_OF_RESULT, frame=request.frame, max_side=request.max_side
+            _mine(request.job_id), of_result=request.of == pb.FRAME_OF_RESULT, frame=request.frame, max_side=request.max_side
         )
         return pb.GetFrameResponse(image=picture.data, width=picture.width, height=picture.height)
 
     @_unary
     async def GetQualityReport(self, request: pb.GetQualityReportRequest) -> pb.GetQualityReportResponse:
-        checks = await self._results.report(request.job_id)
+        checks = await self._results.report(_mine(request.job_id))
         return pb.GetQualityReportResponse(checks=[codec.encode_check(check) for check in checks])
 
     # ---- cluster ----
@@ -198,7 +200,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
     @_unary
     async def GetClusterStatus(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
         active = [job for job in self._book.jobs() if not job.state.ended]
-        waiting = sum(self._book.progress(job.job_id).stage in ("", "waiting") for job in active)
+        waiting = sum(self._book.progress(job.ref).stage in ("", "waiting") for job in active)
         return pb.GetClusterStatusResponse(
             version=self._version,
             workers=[codec.encode_worker(view) for view in self._workers.views()],
@@ -207,7 +209,12 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         )
 
     def _job(self, job: Job) -> pb.Job:
-        return codec.encode_job(job, self._book.progress(job.job_id))
+        return codec.encode_job(job, self._book.progress(job.ref))
+
+
+def _mine(name: str) -> Ref:
+    """A job, or an upload, of whoever calls."""
+    return Ref(current_caller().owner, name)
 
 
 async def _upload_messages(messages: AsyncIterator[pb.WriteUploadRequest]) -> AsyncGenerator[bytes | Finish, None]:
@@ -232,12 +239,12 @@ async def _parts(download: Download) -> AsyncGenerator[tuple[pb.ObjectInfo | Non
 
 
 def _encode_token(job: Job) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.job_id}".encode()).decode()
+    return base64.urlsafe_b64encode(" ".join(map(str, listed_by(job))).encode()).decode()
 
 
-def _decode_token(token: str) -> tuple[float, str]:
+def _decode_token(token: str) -> tuple[float, str, str]:
     try:
-        created_at, job_id = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
-        return float(created_at), job_id
+        created_at, job_id, owner = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
+        return float(created_at), job_id, owner
     except ValueError as error:
         raise InvalidOption("The page token is not one that this service gave; begin without one.", field="page_token") from error

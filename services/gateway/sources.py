@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from services.common.errors import InvalidVideo, NotFound, UploadNotFound, WrongState
 from services.gateway import keys
+from services.gateway.keys import Ref
 from services.gateway.ports import ContainerFiles
 from services.gateway.source import SourceIndex, SourceInfo, index_from_json, index_to_json
 from services.gateway.store.base import Store
@@ -41,12 +42,12 @@ class Sources:
         self._infos: OrderedDict[str, SourceInfo] = OrderedDict()
         self._indices: OrderedDict[str, SourceIndex] = OrderedDict()
 
-    async def look(self, upload_id: str) -> Source:
+    async def look(self, ref: Ref) -> Source:
         """An upload's streams."""
-        upload = await self._complete(upload_id)
+        upload = await self._complete(ref)
         info = self._infos.get(upload.sha256)
         if info is None:
-            async with self.file(upload_id) as path:
+            async with self.file(ref) as path:
                 info = await self._container.probe(path)
             _keep(self._infos, upload.sha256, info)
         return Source(upload=upload, info=info)
@@ -56,7 +57,7 @@ class Sources:
         sha256 = source.upload.sha256
         index = self._indices.get(sha256)
         if index is None:
-            async with self.file(source.upload.upload_id) as path:
+            async with self.file(source.upload.ref) as path:
                 index = await self._container.index(path, source.info, on_progress)
             _keep(self._indices, sha256, index)
         return index
@@ -68,9 +69,9 @@ class Sources:
                 return await self.index(source)
         return None
 
-    async def job_index(self, job_id: str, source: Source, on_progress: Callable[[float], None]) -> SourceIndex:
+    async def job_index(self, ref: Ref, source: Source, on_progress: Callable[[float], None]) -> SourceIndex:
         """The same, kept with a job: its plan counts on it."""
-        key = keys.job(job_id, "index.json")
+        key = keys.job(ref, "index.json")
         with suppress(NotFound):
             return index_from_json((await self._store.get(key))[0])
         index = await self.index(source, on_progress)
@@ -78,19 +79,19 @@ class Sources:
         return index
 
     @asynccontextmanager
-    async def file(self, upload_id: str) -> AsyncIterator[Path]:
+    async def file(self, ref: Ref) -> AsyncIterator[Path]:
         """The upload as a file."""
-        async with self._store.local_path(keys.upload(upload_id, "data")) as path:
+        async with self._store.local_path(keys.upload(ref, "data")) as path:
             yield path
 
-    async def _complete(self, upload_id: str) -> Upload:
+    async def _complete(self, ref: Ref) -> Upload:
         try:
-            upload = await self._uploads.get(upload_id)
+            upload = await self._uploads.get(ref)
         except UploadNotFound as error:
             raise UploadNotFound(error.message, field="request.source.upload_id") from error
         if not upload.complete:
             raise WrongState(
-                f"The upload {upload_id} is not complete, {upload.received_bytes} bytes are there; send the rest and finish it.",
+                f"The upload {ref.id} is not complete, {upload.received_bytes} bytes are there; send the rest and finish it.",
                 field="request.source.upload_id",
             )
         if not upload.size_bytes:

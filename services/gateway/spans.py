@@ -148,7 +148,7 @@ class SpanRunner:
         async def keep(segment: Segment, data: bytes) -> None:
             if segment not in span.segments:
                 raise WorkerBroken(f"The worker at {address} sent frames [{segment.first}, {segment.end}) that nobody asked for.")
-            await self._store.write(keys.segment(work.plan.span_key(span), segment.name), _once(data))
+            await self._store.write(keys.segment(work.job.owner, work.plan.span_key(span), segment.name), _once(data))
             self._metrics.segments.inc()
             work.meter.segment_stored(span.index, segment.end - segment.first)
             self._show(work)
@@ -159,7 +159,7 @@ class SpanRunner:
 
         with log_context(span=span.index, request_id=task.request_id, worker=address):
             _log.info("span sent", extra={"frames": span.frames, "stored": len(stored)})
-            async with self._sources.file(work.source.upload.upload_id) as path:
+            async with self._sources.file(work.source.upload.ref) as path:
                 packets = self._container.read(path, work.source.info, work.index, span.first - span.context, span.end)
                 async with contextlib.aclosing(packets):
                     outcome = await self._workers.restore(address, task, packets, keep, note)
@@ -168,12 +168,12 @@ class SpanRunner:
             raise WorkerBroken(f"The worker at {address} said that it was done, and parts were missing.")
         if outcome.concealed_frames:
             text = f"{outcome.concealed_frames} frames from {span.first} to {span.end} could not be decoded; neighbours stand in."
-            await self._book.update(work.job.job_id, lambda job: noted(job, text), token=work.token)
+            await self._book.update(work.job.ref, lambda job: noted(job, text), token=work.token)
 
     async def _stored(self, work: JobWork, span: Span) -> frozenset[int]:
         """First frames of the segments that are there."""
-        found = frozenset(await self._store.keys(keys.segment(work.plan.span_key(span), "")))
-        there = [s for s in span.segments if keys.segment(work.plan.span_key(span), s.name) in found]
+        found = frozenset(await self._store.keys(keys.segment(work.job.owner, work.plan.span_key(span), "")))
+        there = [s for s in span.segments if keys.segment(work.job.owner, work.plan.span_key(span), s.name) in found]
         work.meter.span_found(span.index, sum(s.end - s.first for s in there), len(there))
         return frozenset(s.first for s in there)
 
@@ -186,10 +186,10 @@ class SpanRunner:
         if isinstance(error, Unavailable) and not isinstance(error, StoreUnavailable):
             self._workers.suspect(address)
         text = f"Frames {span.first} to {span.end} were sent again: {error.message}"
-        await self._book.update(work.job.job_id, lambda job: noted(job, text), token=work.token)
+        await self._book.update(work.job.ref, lambda job: noted(job, text), token=work.token)
 
     def _show(self, work: JobWork) -> None:
-        self._book.show(work.job.job_id, work.meter.progress(time.monotonic()))
+        self._book.show(work.job.ref, work.meter.progress(time.monotonic()))
 
 
 def restores_leaner(error: ServiceError) -> bool:
@@ -200,7 +200,7 @@ def restores_leaner(error: ServiceError) -> bool:
 def _work(work: JobWork, span: Span) -> Work:
     restore = work.plan.restore
     return Work(
-        job_id=work.job.job_id,
+        job=work.job.ref,
         span=span.index,
         model=restore.model,
         model_hash=restore.model_hash,

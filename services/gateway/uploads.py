@@ -22,6 +22,7 @@ from services.common.errors import (
 )
 from services.common.metrics import GatewayMetrics
 from services.gateway import keys
+from services.gateway.keys import Ref
 from services.gateway.options import check_id
 from services.gateway.store.base import Store
 
@@ -35,8 +36,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 class Upload:
     """An upload as it is now."""
 
-    upload_id: str
-    """Unique for its owner."""
+    ref: Ref
+    """Names it."""
 
     filename: str
     """For people."""
@@ -79,15 +80,15 @@ class _Arriving:
 class Uploads:
     """All uploads. Methods raise UploadNotFound, and StoreUnavailable where the store fails."""
 
-    def __init__(self, store: Store, metrics: GatewayMetrics, *, max_bytes: int, users: Callable[[str], Sequence[str]]) -> None:
+    def __init__(self, store: Store, metrics: GatewayMetrics, *, max_bytes: int, users: Callable[[Ref], Sequence[str]]) -> None:
         """``users`` tells which jobs need an upload."""
         self._store = store
         self._users = users
         self._metrics = metrics
         self._max_bytes = max_bytes
-        self._arriving: dict[str, _Arriving] = {}
+        self._arriving: dict[Ref, _Arriving] = {}
 
-    async def create(self, upload_id: str, filename: str, size_bytes: int) -> Upload:
+    async def create(self, ref: Ref, filename: str, size_bytes: int) -> Upload:
         """Begin an upload, or find the one with this id and the same values.
 
         Raises:
@@ -95,34 +96,34 @@ class Uploads:
             TooLarge: more bytes than allowed. StoreFull: more than fit.
             AlreadyExists: the id is taken by another one.
         """
-        upload_id = upload_id or secrets.token_hex(8)
-        check_id(upload_id, "upload_id")
+        ref = ref if ref.id else Ref(ref.owner, secrets.token_hex(8))
+        check_id(ref.id, "upload_id")
         _check_name(filename)
         self._check_size(size_bytes)
         record = {"filename": filename, "size_bytes": size_bytes, "created_at": time.time()}
         try:
-            known = await self._record(upload_id)
+            known = await self._record(ref)
         except UploadNotFound:
             await self._store.require_space(size_bytes)
-            known = await self._put(upload_id, record)
+            known = await self._put(ref, record)
         if (known["filename"], known["size_bytes"]) != (filename, size_bytes):
-            raise AlreadyExists(f"The id {upload_id} belongs to another upload; choose another.", field="upload_id")
-        return await self.get(upload_id)
+            raise AlreadyExists(f"The id {ref.id} belongs to another upload; choose another.", field="upload_id")
+        return await self.get(ref)
 
-    async def get(self, upload_id: str) -> Upload:
+    async def get(self, ref: Ref) -> Upload:
         """An upload as it is now."""
-        check_id(upload_id, "upload_id")
-        record = await self._record(upload_id)
+        check_id(ref.id, "upload_id")
+        record = await self._record(ref)
         values = {name: record[name] for name in ("filename", "size_bytes", "created_at")}
         try:
-            done = json.loads((await self._store.get(keys.upload(upload_id, "complete.json")))[0])
+            done = json.loads((await self._store.get(keys.upload(ref, "complete.json")))[0])
         except NotFound:
-            received = await self._store.appended(keys.upload(upload_id, "data"))
-            return Upload(upload_id=upload_id, received_bytes=received, **values)
+            received = await self._store.appended(keys.upload(ref, "data"))
+            return Upload(ref=ref, received_bytes=received, **values)
         values["size_bytes"] = done["size_bytes"]
-        return Upload(upload_id=upload_id, received_bytes=done["size_bytes"], complete=True, sha256=done["sha256"], **values)
+        return Upload(ref=ref, received_bytes=done["size_bytes"], complete=True, sha256=done["sha256"], **values)
 
-    async def write(self, upload_id: str, offset: int, messages: AsyncIterable[bytes | Finish]) -> Upload:
+    async def write(self, ref: Ref, offset: int, messages: AsyncIterable[bytes | Finish]) -> Upload:
         """Keep bytes that continue the upload, up to the stream's end or its finish.
 
         Raises:
@@ -130,9 +131,9 @@ class Uploads:
             TooLarge, StoreFull: no more fits; what was kept before stays.
             InvalidInput: more or fewer bytes than declared, or other ones than the hash says; what was kept stays.
         """
-        upload = await self.get(upload_id)
+        upload = await self.get(ref)
         _check_offset(upload, offset)
-        arriving = self._arriving.setdefault(upload_id, _Arriving())
+        arriving = self._arriving.setdefault(ref, _Arriving())
         # The latest stream is the one whose client lives; an older one may be the half of a broken connection.
         arriving.stream += 1
         stream = arriving.stream
@@ -145,24 +146,24 @@ class Uploads:
                         return await self._finish(upload, arriving, offset, message)
                     offset = await self._keep(upload, arriving, offset, message)
         finally:
-            await self._store.settle(keys.upload(upload_id, "data"))
-        return await self.get(upload_id)
+            await self._store.settle(keys.upload(ref, "data"))
+        return await self.get(ref)
 
-    async def delete(self, upload_id: str) -> None:
+    async def delete(self, ref: Ref) -> None:
         """Remove an upload with its bytes.
 
         Raises:
             WrongState: a job that has not ended needs it.
         """
-        await self.get(upload_id)
-        if users := self._users(upload_id):
+        await self.get(ref)
+        if users := self._users(ref):
             raise WrongState(f"The job {users[0]} still needs this upload; cancel it, or wait until it has ended.")
-        arriving = self._arriving.setdefault(upload_id, _Arriving())
+        arriving = self._arriving.setdefault(ref, _Arriving())
         async with arriving.writing:
             arriving.stream += 1
             for name in ("complete.json", "data", "upload.json"):
-                await self._store.delete(keys.upload(upload_id, name))
-        del self._arriving[upload_id]
+                await self._store.delete(keys.upload(ref, name))
+        del self._arriving[ref]
 
     async def _keep(self, upload: Upload, arriving: _Arriving, offset: int, data: bytes) -> int:
         if len(data) > _MAX_PIECE_BYTES:
@@ -172,7 +173,7 @@ class Uploads:
                 f"The upload was declared with {upload.size_bytes} bytes and more came; begin another one.", field="data"
             )
         self._check_size(offset + len(data))
-        end = await self._store.append(keys.upload(upload.upload_id, "data"), offset, data)
+        end = await self._store.append(keys.upload(upload.ref, "data"), offset, data)
         if arriving.hashed_bytes == offset:
             arriving.digest.update(data)
             arriving.hashed_bytes = end
@@ -185,40 +186,40 @@ class Uploads:
                 f"The upload was declared with {upload.size_bytes} bytes and has {size_bytes}; send the rest, then finish.",
                 field="finish",
             )
-        sha256 = await self._hash(upload.upload_id, arriving, size_bytes)
+        sha256 = await self._hash(upload.ref, arriving, size_bytes)
         if finish.sha256 and finish.sha256.lower() != sha256:
             raise InvalidInput(
                 f"The bytes that arrived have another SHA-256 ({sha256}) than the file; delete this upload and send it again.",
                 field="finish.sha256",
             )
-        await self._store.finish(keys.upload(upload.upload_id, "data"))
-        await self._put(upload.upload_id, {"size_bytes": size_bytes, "sha256": sha256}, "complete.json")
-        self._arriving.pop(upload.upload_id, None)
-        return await self.get(upload.upload_id)
+        await self._store.finish(keys.upload(upload.ref, "data"))
+        await self._put(upload.ref, {"size_bytes": size_bytes, "sha256": sha256}, "complete.json")
+        self._arriving.pop(upload.ref, None)
+        return await self.get(upload.ref)
 
-    async def _hash(self, upload_id: str, arriving: _Arriving, size_bytes: int) -> str:
+    async def _hash(self, ref: Ref, arriving: _Arriving, size_bytes: int) -> str:
         if arriving.hashed_bytes != size_bytes:
             # Another process, or an earlier stream of this one, took the beginning.
             arriving.digest = hashlib.sha256()
-            async for piece in self._store.read_appended(keys.upload(upload_id, "data")):
+            async for piece in self._store.read_appended(keys.upload(ref, "data")):
                 await asyncio.to_thread(arriving.digest.update, piece)
             arriving.hashed_bytes = size_bytes
         return str(arriving.digest.hexdigest())
 
-    async def _record(self, upload_id: str) -> dict[str, Any]:
+    async def _record(self, ref: Ref) -> dict[str, Any]:
         try:
-            data, _ = await self._store.get(keys.upload(upload_id, "upload.json"))
+            data, _ = await self._store.get(keys.upload(ref, "upload.json"))
         except NotFound as error:
-            raise UploadNotFound(f"There is no upload {upload_id}.", field="upload_id") from error
+            raise UploadNotFound(f"There is no upload {ref.id}.", field="upload_id") from error
         record: dict[str, Any] = json.loads(data)
         return record
 
-    async def _put(self, upload_id: str, record: dict[str, Any], name: str = "upload.json") -> dict[str, Any]:
+    async def _put(self, ref: Ref, record: dict[str, Any], name: str = "upload.json") -> dict[str, Any]:
         try:
             record = {"schema_version": _SCHEMA_VERSION, **record}
-            await self._store.put(keys.upload(upload_id, name), json.dumps(record).encode(), if_absent=True)
+            await self._store.put(keys.upload(ref, name), json.dumps(record).encode(), if_absent=True)
         except AlreadyExists:
-            record = json.loads((await self._store.get(keys.upload(upload_id, name)))[0])
+            record = json.loads((await self._store.get(keys.upload(ref, name)))[0])
         return record
 
     def _check_size(self, size_bytes: int) -> None:

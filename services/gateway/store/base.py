@@ -30,6 +30,9 @@ class Store(Protocol):
     async def size(self, key: str) -> int:
         """An object's size in bytes. Raises NotFound."""
 
+    async def modified(self, key: str) -> float:
+        """When an object was last written, or appended to; seconds since 1970. Raises NotFound."""
+
     async def keys(self, prefix: str) -> list[str]:
         """Keys that begin with ``prefix``, which ends with a slash; sorted."""
 

@@ -58,6 +58,12 @@ class LocalStore:
         """See :class:`Store`."""
         return (await _in_thread(self._path(key).stat)).st_size
 
+    async def modified(self, key: str) -> float:
+        """See :class:`Store`."""
+        with contextlib.suppress(NotFound):
+            return (await _in_thread(self._part(key).stat)).st_mtime
+        return (await _in_thread(self._path(key).stat)).st_mtime
+
     async def keys(self, prefix: str) -> list[str]:
         """See :class:`Store`."""
         return await _in_thread(self._list, self._path(prefix.removesuffix("/")))

@@ -7,6 +7,7 @@ from typing import Any
 from services.common.fleet import WorkerModel, WorkerStatus
 from services.common.media import CodecParameters
 from services.gateway.jobs import Job, JobRequest
+from services.gateway.keys import LOCAL, Ref
 from services.gateway.planning import Offer, PlanLimits
 from services.gateway.ports import WorkerView
 from services.gateway.source import Keyframe, PacketFacts, SourceIndex, SourceInfo
@@ -47,6 +48,11 @@ def packet(pts: int | None, dts: int | None = None, **changes: Any) -> PacketFac
     """A packet of one tick."""
     values = {"duration": 1, "keyframe": False, "shown": True, "corrupt": False, **changes}
     return PacketFacts(pts=pts, dts=pts if dts is None else dts, **values)
+
+
+def ref(name: str, owner: str = LOCAL) -> Ref:
+    """Names a job or an upload."""
+    return Ref(owner, name)
 
 
 def job(job_id: str = "a", **changes: Any) -> Job:

@@ -14,7 +14,8 @@ from services.common.media import Packet, SpanTask
 from services.common.metrics import GatewayMetrics
 from services.gateway.container.adapter import Container
 from services.gateway.jobs import JobRequest, State
-from services.gateway.leases import FileLeases
+from services.gateway.keys import LOCAL, Ref
+from services.gateway.leases.files import FileLease, FileLeases
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
@@ -22,7 +23,7 @@ from services.gateway.store.local import LocalStore
 from services.gateway.uploads import Finish
 from tests.clips import make
 from tests.integration.echo_worker import encoded, matched
-from tests.unit.gateway.examples import view
+from tests.unit.gateway.examples import ref, view
 
 REQUEST = JobRequest(upload_id="u", scale=1.0)
 
@@ -59,13 +60,26 @@ class InProcess:
         return SpanOutcome(frames=len(frames), concealed_frames=2)
 
 
+class LosableLeases(FileLeases):
+    """Leases that tests can take away."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.given: list[FileLease] = []
+
+    async def acquire(self, ref: Ref) -> FileLease | None:
+        lease = await super().acquire(ref)
+        self.given += [lease] if lease else []
+        return lease
+
+
 class Gateway:
     """A gateway in this process."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         values = GatewaySettings(**{"segment_frames": 8, "adopt_s": 0.05, **settings})
         self.store = LocalStore(directory, min_free_bytes=0)
-        self.leases = FileLeases(directory / ".leases")
+        self.leases = LosableLeases(directory / ".leases")
         self.workers = InProcess()
         self.service = GatewayService(
             settings=values, store=self.store, workers=self.workers, container=Container(container_limits(values)),
@@ -74,11 +88,11 @@ class Gateway:
         self.control = self.service._control
         self.book = self.service._book
 
-    async def until(self, job_id: str, state: State) -> None:
-        async for job, _ in self.book.watch(job_id):
+    async def until(self, job_id: str, state: State, owner: str = LOCAL) -> None:
+        async for job, _ in self.book.watch(Ref(owner, job_id)):
             if job.state is state:
                 return
-        pytest.fail(f"{self.book.get(job_id)}")
+        pytest.fail(f"{self.book.get(Ref(owner, job_id))}")
 
 
 @asynccontextmanager
@@ -100,7 +114,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         yield gateway
 
 
-async def upload(gateway: Gateway, directory: Path, frames: int = 24) -> None:
+async def upload(gateway: Gateway, directory: Path, frames: int = 24, owner: str = LOCAL) -> None:
     data = make.video(directory / "a.mp4", frames=frames).read_bytes()
 
     async def messages() -> AsyncIterator[bytes | Finish]:
@@ -108,39 +122,39 @@ async def upload(gateway: Gateway, directory: Path, frames: int = 24) -> None:
         yield Finish(sha256="")
 
     uploads = gateway.service.servicer._uploads
-    await uploads.create("u", "a.mp4", 0)
-    await uploads.write("u", 0, messages())
+    await uploads.create(Ref(owner, "u"), "a.mp4", 0)
+    await uploads.write(Ref(owner, "u"), 0, messages())
 
 
 async def test_a_job_succeeds_and_says_which_frames_were_concealed(gateway: Gateway):
-    await gateway.control.create("a", REQUEST)
+    await gateway.control.create(ref("a"), REQUEST)
     await gateway.until("a", State.SUCCEEDED)
-    assert gateway.book.get("a").notes == ("2 frames from 0 to 24 could not be decoded; neighbours stand in.",)
+    assert gateway.book.get(ref("a")).notes == ("2 frames from 0 to 24 could not be decoded; neighbours stand in.",)
     assert gateway.workers.spans == 1
 
 
 async def test_a_worker_that_is_lost_after_its_last_segment_has_done_its_work(gateway: Gateway):
     gateway.workers.lost = True
-    await gateway.control.create("a", REQUEST)
+    await gateway.control.create(ref("a"), REQUEST)
     await gateway.until("a", State.SUCCEEDED)
-    assert (gateway.workers.spans, gateway.book.get("a").notes) == (1, ())
+    assert (gateway.workers.spans, gateway.book.get(ref("a")).notes) == (1, ())
 
 
 async def test_two_equal_jobs_at_once_are_one(gateway: Gateway):
-    jobs = await asyncio.gather(*(gateway.control.create("a", REQUEST) for _ in range(5)))
+    jobs = await asyncio.gather(*(gateway.control.create(ref("a"), REQUEST) for _ in range(5)))
     assert len({job.created_at for job in jobs}) == 1
     await gateway.until("a", State.SUCCEEDED)
     assert gateway.workers.spans == 1
 
 
 async def test_a_creation_that_nobody_waits_for_any_more_still_counts(gateway: Gateway):
-    await gateway.control.plan(REQUEST)
-    creating = asyncio.create_task(gateway.control.create("a", REQUEST))
-    while gateway.book.find("a") is None and not await gateway.store.keys("owners/local/jobs/a/"):
+    await gateway.control.plan(LOCAL, REQUEST)
+    creating = asyncio.create_task(gateway.control.create(ref("a"), REQUEST))
+    while gateway.book.find(ref("a")) is None and not await gateway.store.keys("owners/local/jobs/a/"):
         await asyncio.sleep(0)
     creating.cancel()
     await asyncio.wait({creating})
-    while gateway.book.find("a") is None:
+    while gateway.book.find(ref("a")) is None:
         await asyncio.sleep(0)
     await gateway.until("a", State.SUCCEEDED)
 
@@ -149,12 +163,12 @@ async def test_a_source_whose_index_takes_long_is_indexed_by_its_job(tmp_path: P
     async with started(tmp_path / "store", index_s=0) as gateway:
         await upload(gateway, tmp_path)
         # What could not be seen at creation ends the job with the reason.
-        await gateway.control.create("b", JobRequest(upload_id="u", frames=(90, 99)))
+        await gateway.control.create(ref("b"), JobRequest(upload_id="u", frames=(90, 99)))
         await gateway.until("b", State.FAILED)
-        failure = gateway.book.get("b").failure
+        failure = gateway.book.get(ref("b")).failure
         assert failure is not None
         assert failure.reason == "InvalidOption"
-        await gateway.control.create("a", REQUEST)
+        await gateway.control.create(ref("a"), REQUEST)
         await gateway.until("a", State.SUCCEEDED)
 
 
@@ -162,13 +176,13 @@ async def test_more_jobs_than_allowed_are_refused_until_some_have_ended(tmp_path
     async with started(tmp_path / "store", max_active_jobs=1) as gateway:
         await upload(gateway, tmp_path)
         gateway.workers.go.clear()
-        await gateway.control.create("a", REQUEST)
+        await gateway.control.create(ref("a"), REQUEST)
         with pytest.raises(QueueFull, match="try again when some have ended") as error:
-            await gateway.control.create("b", REQUEST)
+            await gateway.control.create(ref("b"), REQUEST)
         assert error.value.retry_after_s == 30
         gateway.workers.go.set()
         await gateway.until("a", State.SUCCEEDED)
-        await gateway.control.create("b", REQUEST)
+        await gateway.control.create(ref("b"), REQUEST)
         await gateway.until("b", State.SUCCEEDED)
 
 
@@ -176,44 +190,80 @@ async def test_a_job_that_another_gateway_drives_is_taken_up_when_that_one_is_go
     async with started(tmp_path / "store") as first, started(tmp_path / "store") as second:
         await upload(first, tmp_path)
         first.workers.go.clear()
-        await first.control.create("a", REQUEST)
+        await first.control.create(ref("a"), REQUEST)
         await first.until("a", State.RESTORING)
-        while second.book.find("a") is None:
+        while second.book.find(ref("a")) is None:
             await asyncio.sleep(0.01)
         assert second.workers.spans == 0
         await first.service.stop()
         await second.until("a", State.SUCCEEDED)
         assert second.workers.spans == 1
-        assert second.book.get("a").fence == 2
+        assert second.book.get(ref("a")).fence == 2
 
 
 async def test_a_job_whose_upload_is_gone_can_not_be_retried(gateway: Gateway):
     gateway.workers.go.clear()
-    await gateway.control.create("a", REQUEST)
-    await gateway.control.cancel("a")
-    await gateway.service.servicer._uploads.delete("u")
+    await gateway.control.create(ref("a"), REQUEST)
+    await gateway.control.cancel(ref("a"))
+    await gateway.service.servicer._uploads.delete(ref("u"))
     with pytest.raises(UploadNotFound):
-        await gateway.control.retry("a")
-    assert gateway.book.get("a").state is State.CANCELLED
+        await gateway.control.retry(ref("a"))
+    assert gateway.book.get(ref("a")).state is State.CANCELLED
 
 
 async def test_a_cancelled_job_is_not_driven_when_the_call_returns(gateway: Gateway):
     gateway.workers.go.clear()
-    await gateway.control.create("a", REQUEST)
+    await gateway.control.create(ref("a"), REQUEST)
     await gateway.until("a", State.RESTORING)
-    await gateway.control.cancel("a")
-    lease = gateway.leases.acquire("a")
+    await gateway.control.cancel(ref("a"))
+    lease = await gateway.leases.acquire(ref("a"))
     assert lease is not None
-    gateway.leases.release(lease)
+    await gateway.leases.release(lease)
 
 
 async def test_shared_segments_go_with_the_last_job_that_needs_them(gateway: Gateway):
     for job_id, request in (("a", REQUEST), ("b", JobRequest(upload_id="u", scale=1.0, labels=(("x", "y"),)))):
-        await gateway.control.create(job_id, request)
+        await gateway.control.create(ref(job_id), request)
         await gateway.until(job_id, State.SUCCEEDED)
     assert gateway.workers.spans == 1
-    await gateway.control.delete("a")
+    await gateway.control.delete(ref("a"))
     assert len(await gateway.store.keys("owners/local/segments/")) == 3
-    await gateway.control.delete("b")
+    await gateway.control.delete(ref("b"))
     assert await gateway.store.keys("owners/local/segments/") == []
     assert await gateway.store.keys("owners/local/jobs/") == []
+
+
+async def test_two_owners_with_equal_ids_are_fully_apart(gateway: Gateway, tmp_path: Path):
+    await upload(gateway, tmp_path, owner="other")
+    mine, theirs = ref("a"), ref("a", "other")
+    await gateway.control.create(mine, REQUEST)
+    await gateway.control.create(theirs, REQUEST)
+    await gateway.until("a", State.SUCCEEDED)
+    await gateway.until("a", State.SUCCEEDED, "other")
+    # Not even equal bytes are shared: who else restored something is nobody's business.
+    assert gateway.workers.spans == 2
+    await gateway.control.delete(mine)
+    await gateway.service.servicer._uploads.delete(ref("u"))
+    assert await gateway.store.keys("owners/local/") == []
+    assert gateway.book.find(mine) is None
+    results = gateway.service.servicer._results
+    assert (await results.playlist(theirs)).segments == 3
+    assert (await results.source(theirs, 0, 0)).sha256 == gateway.book.get(theirs).source_sha256
+    await gateway.control.delete(theirs)
+    with pytest.raises(UploadNotFound):
+        await gateway.control.create(ref("a", "third"), REQUEST)
+
+
+async def test_a_job_whose_lease_is_lost_is_left_as_it_is_and_its_worker_is_free(gateway: Gateway):
+    gateway.workers.go.clear()
+    await gateway.control.create(ref("a"), REQUEST)
+    await gateway.until("a", State.RESTORING)
+    while not gateway.workers.spans:
+        await asyncio.sleep(0.01)
+    gateway.leases.given[0].lost.set()
+    while gateway.workers.spans < 2:
+        await asyncio.sleep(0.01)
+    job = gateway.book.get(ref("a"))
+    assert (job.state, job.failure, job.fence) == (State.RESTORING, None, 2)
+    gateway.workers.go.set()
+    await gateway.until("a", State.SUCCEEDED)

@@ -15,6 +15,7 @@ from services.gateway.jobs import JobRequest, State
 from services.gateway.sources import Source
 from services.gateway.uploads import Finish
 from tests.clips import shots
+from tests.unit.gateway.examples import ref
 from tests.unit.gateway.test_control import Gateway, started
 
 REQUEST = JobRequest(upload_id="u", scale=1.0)
@@ -32,15 +33,15 @@ async def send(gateway: Gateway, path: Path) -> None:
         yield Finish(sha256="")
 
     uploads = gateway.service.servicer._uploads
-    await uploads.create("u", path.name, 0)
-    await uploads.write("u", 0, messages())
+    await uploads.create(ref("u"), path.name, 0)
+    await uploads.write(ref("u"), 0, messages())
 
 
 async def planned(gateway: Gateway, job_id: str, request: JobRequest = REQUEST) -> Plan:
     """The plan of a job that succeeds."""
-    await gateway.control.create(job_id, request)
+    await gateway.control.create(ref(job_id), request)
     await gateway.until(job_id, State.SUCCEEDED)
-    return plan_from_json((await gateway.store.get(keys.job(job_id, "plan.json")))[0])
+    return plan_from_json((await gateway.store.get(keys.job(ref(job_id), "plan.json")))[0])
 
 
 async def test_a_plan_counts_on_cuts_and_a_second_one_is_the_same(tmp_path: Path, clip: Path):
@@ -51,7 +52,7 @@ async def test_a_plan_counts_on_cuts_and_a_second_one_is_the_same(tmp_path: Path
         assert await planned(gateway, "b") == plan
         ranged = await planned(gateway, "c", JobRequest(upload_id="u", scale=1.0, frames=(2, 20)))
         assert [(s.first, s.end, s.cuts) for s in ranged.spans] == [(2, 10, ()), (10, 20, (13,))]
-        assert not any("Cuts" in note for job in "abc" for note in gateway.book.get(job).notes)
+        assert not any("Cuts" in note for job in "abc" for note in gateway.book.get(ref(job)).notes)
 
 
 @pytest.mark.parametrize(("limit_s", "noted"), [(0.0, False), (0.001, True)])
@@ -60,7 +61,7 @@ async def test_a_job_goes_on_without_cuts_that_nobody_looked_for(tmp_path: Path,
         await send(gateway, clip)
         plan = await planned(gateway, "a")
         assert [(s.first, s.end, s.cuts) for s in plan.spans] == [(0, 27, ())]
-        said = [note for note in gateway.book.get("a").notes if "longer than 0.001 s" in note]
+        said = [note for note in gateway.book.get(ref("a")).notes if "longer than 0.001 s" in note]
         assert bool(said) is noted
 
 
@@ -88,11 +89,11 @@ class Looking:
 
 async def find(gateway: Gateway, looking: Looking, job_id: str = "j", limit_s: float = 60.0) -> tuple[Cuts, list[float]]:
     sources = gateway.control._sources
-    source: Source = await sources.look("u")
+    source: Source = await sources.look(ref("u"))
     container: Any = looking
     finder = CutFinder(sources=sources, store=gateway.store, container=container, limit_s=limit_s)
     fractions: list[float] = []
-    return await finder.job_cuts(job_id, source, await sources.index(source), 0, 27, fractions.append), fractions
+    return await finder.job_cuts(ref(job_id), source, await sources.index(source), 0, 27, fractions.append), fractions
 
 
 async def test_what_was_found_before_the_damage_counts_and_stays(tmp_path: Path, clip: Path):
@@ -126,7 +127,7 @@ async def test_a_cancelled_job_looks_no_longer_and_keeps_nothing(tmp_path: Path,
             await task
         assert slow.closed
         with pytest.raises(NotFound):
-            await gateway.store.get(keys.job("j", "cuts.json"))
+            await gateway.store.get(keys.job(ref("j"), "cuts.json"))
 
 
 def test_cuts_survive_being_stored():

@@ -9,9 +9,9 @@ from services.common.errors import FingerprintChanged, WorkerUnavailable
 from services.gateway.dispatch import Dispatcher, Patience, best_offer, candidate_of
 from services.gateway.ports import WorkerView
 from services.gateway.scheduler import Work
-from tests.unit.gateway.examples import MODEL, view
+from tests.unit.gateway.examples import MODEL, ref, view
 
-WORK = Work(job_id="a", span=0, model="nano", model_hash=MODEL.hash, fingerprint="f1", megapixels=3.0)
+WORK = Work(job=ref("a"), span=0, model="nano", model_hash=MODEL.hash, fingerprint="f1", megapixels=3.0)
 PATIENT = Patience(worker_wait_s=30, fingerprint_wait_s=30)
 
 

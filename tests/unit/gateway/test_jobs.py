@@ -1,10 +1,12 @@
 import itertools
+import json
 
 import pytest
 
 from services.common.errors import FingerprintChanged, StoreFull, WrongState
 from services.gateway import jobs
 from services.gateway.jobs import JobRequest, PlanSummary, Result, State
+from services.gateway.keys import Ref
 from tests.unit.gateway.examples import job
 
 SUMMARY = PlanSummary(
@@ -94,3 +96,10 @@ def test_a_job_without_a_state_is_pending():
 def test_a_job_of_another_schema_is_refused():
     with pytest.raises(ValueError, match="schema version 2"):
         jobs.job_from_json(jobs.request_to_json(job()).replace(b'"schema_version": 1', b'"schema_version": 2'), None)
+
+
+def test_a_job_that_was_stored_without_an_owner_is_local():
+    stored = json.loads(jobs.request_to_json(job(owner="b")))
+    assert jobs.job_from_json(json.dumps(stored).encode(), None).ref == Ref("b", "a")
+    del stored["owner"]
+    assert jobs.job_from_json(json.dumps(stored).encode(), None).ref == Ref("local", "a")

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from services.gateway.keys import Ref
 from services.gateway.scheduler import Assignment, Candidate, Work, assign, avoiding, can_restore
 
 
-def work(job_id: str = "a", span: int = 0, **changes) -> Work:
-    return Work(**{"job_id": job_id, "span": span, "model": "m", "model_hash": "h", "fingerprint": "f", **changes})
+def work(job_id: str = "a", span: int = 0, owner: str = "local", **changes) -> Work:
+    return Work(**{"job": Ref(owner, job_id), "span": span, "model": "m", "model_hash": "h", "fingerprint": "f", **changes})
 
 
 def worker(address: str = "w", **changes) -> Candidate:
@@ -16,7 +17,7 @@ def worker(address: str = "w", **changes) -> Candidate:
 
 
 def addresses(found: list[Assignment]) -> list[tuple[str, int, str]]:
-    return [(a.work.job_id, a.work.span, a.address) for a in found]
+    return [(a.work.job.id, a.work.span, a.address) for a in found]
 
 
 def test_a_span_goes_to_a_worker():
@@ -71,7 +72,14 @@ def test_owners_and_then_jobs_share_the_workers_evenly():
     waiting = [work("a", i, order=(1, "a")) for i in range(9)] + [work("b", i, order=(2, "b"), owner="other") for i in range(9)]
     waiting += [work("c", i, order=(3, "c")) for i in range(9)]
     found = assign(waiting, [], [worker(str(i)) for i in range(8)])
-    assert Counter(a.work.job_id for a in found) == {"a": 2, "b": 4, "c": 2}
+    assert Counter(a.work.job.id for a in found) == {"a": 2, "b": 4, "c": 2}
+
+
+def test_equal_ids_of_two_owners_are_two_jobs():
+    running = [Assignment(work=work("a", i), address=str(i)) for i in range(2)]
+    waiting = [work("a", 2, order=(1, "a")), work("b", order=(2, "b")), work("a", owner="other", order=(3, "a"))]
+    found = assign(waiting, running, [worker(str(i)) for i in range(4)])
+    assert [a.work.job for a in found] == [Ref("other", "a"), Ref("local", "b")]
 
 
 def test_a_worker_that_failed_a_span_gets_it_again_only_where_there_is_no_other():

@@ -1,6 +1,7 @@
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -214,3 +215,15 @@ def test_a_place_that_can_not_be_written_is_said_at_the_start(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="choose another directory"):
         LocalStore(tmp_path / "file/store", min_free_bytes=0)
+
+
+async def test_an_object_tells_when_it_was_written_last(store: LocalStore):
+    with pytest.raises(NotFound):
+        await store.modified("u/data")
+    before = time.time() - 2
+    await store.append("u/data", 0, b"abc")
+    appended = await store.modified("u/data")
+    await store.finish("u/data")
+    assert before < appended <= await store.modified("u/data")
+    await store.put("u/data", b"x")
+    assert await store.modified("u/data") >= appended

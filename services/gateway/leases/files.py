@@ -1,12 +1,14 @@
 """Who drives a job: a lock file for each, held as long as its holder lives."""
 
+import asyncio
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from services.common.errors import StoreUnavailable
+from services.gateway.keys import Ref
 from services.gateway.options import check_id
 from services.gateway.ports import Lease
 
@@ -15,11 +17,14 @@ from services.gateway.ports import Lease
 class FileLease:
     """The right to drive a job, until it is released or this process ends."""
 
-    job_id: str
+    ref: Ref
     """Which job."""
 
     token: int
     """Larger than that of every earlier lease of the job; goes with each write of its state."""
+
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Never set: a lock stays with its process."""
 
 
 class FileLeases:
@@ -27,11 +32,11 @@ class FileLeases:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[Ref, BinaryIO] = {}
 
-    def acquire(self, job_id: str) -> FileLease | None:
-        """The lease of a job, or None while somebody else has it. Raises StoreUnavailable."""
-        path = self._path(job_id)
+    async def acquire(self, ref: Ref) -> FileLease | None:
+        """See :class:`Leases`. Raises StoreUnavailable."""
+        path = self._path(ref)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b")
@@ -46,18 +51,19 @@ class FileLeases:
             # Removed with its job between opening and locking.
             file.close()
             return None
-        self._files[job_id] = file
-        return FileLease(job_id=job_id, token=_next_token(file))
+        self._files[ref] = file
+        return FileLease(ref=ref, token=_next_token(file))
 
-    def release(self, lease: Lease, *, forget: bool = False) -> None:
-        """Give a lease back; ``forget`` where its job is gone."""
+    async def release(self, lease: Lease, *, forget: bool = False) -> None:
+        """See :class:`Leases`."""
         if forget:
-            self._path(lease.job_id).unlink(missing_ok=True)
-        self._files.pop(lease.job_id).close()
+            self._path(lease.ref).unlink(missing_ok=True)
+        self._files.pop(lease.ref).close()
 
-    def _path(self, job_id: str) -> Path:
-        check_id(job_id, "job_id")
-        return self._directory / f"{job_id}.lock"
+    def _path(self, ref: Ref) -> Path:
+        for part in ref:
+            check_id(part, "job_id")
+        return self._directory / ref.owner / f"{ref.id}.lock"
 
 
 def _is_still(path: Path, file: BinaryIO) -> bool:
