@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.cli import jobs, models, restore, up
+from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
@@ -111,6 +112,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     advanced.add_argument("--latent-noise", type=_share, metavar="X", help="distrust in the input, 0 to 1 (default: 0)")
     advanced.add_argument("--steps", type=_number(1, 100, "steps"), metavar="N", help="where the model can take more than one")
     advanced.add_argument("--cfg-scale", type=_finite, metavar="X", help="guidance, where the model can be guided")
+    _add_login(parser)
     _add_json(parser)
 
 
@@ -146,6 +148,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parsers["list"].add_argument(
         "--server", type=_address, metavar="HOST:PORT", help="a gateway: also show which models its workers serve"
     )
+    # Its --token-file is the hub's; whom a gateway should let in is in the environment.
+    parsers["list"].set_defaults(gateway_token_file=None, ca=None, act_as="")
     _add_json(parsers["list"])
 
 
@@ -153,7 +157,22 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server", type=_address, default=DEFAULT_SERVER, metavar="HOST:PORT", help="the gateway (default: %(default)s)"
     )
+    _add_login(parser)
     _add_json(parser)
+
+
+def _add_login(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to reach a gateway", "A gateway with TLS is named grpcs://HOST:PORT.")
+    group.add_argument(
+        "--token-file", dest="gateway_token_file", type=Path, metavar="FILE",
+        help=f"holds your token (default: {TOKEN_FILE}, else none)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ca", type=Path, metavar="FILE", help=f"who signs its certificate (default: {CA_FILE}, else the public authorities)"
+    )
+    group.add_argument(
+        "--as", dest="act_as", default="", metavar="SUBJECT", help="for whom, where your token is an administrator's or a proxy's"
+    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +236,6 @@ def _colour(text: str) -> int:
 
 
 def _address(text: str) -> str:
-    if not re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    if not re.fullmatch(r"(grpcs://)?([^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT or grpcs://HOST:PORT")
     return text

@@ -2,27 +2,16 @@
 
 import argparse
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
+from services.cli.connection import connected
 from services.cli.output import as_record, print_result, table
 from services.cli.progress import Bar, progress_words, state_words
 from services.common.client import GatewayClient
 from services.common.errors import InternalError, JobCancelled, all_errors
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 
-CONNECT_S = 5.0
-"""How long a gateway may take to accept the connection."""
-
 _PAGE = 200
-
-
-@contextlib.asynccontextmanager
-async def connected(arguments: argparse.Namespace) -> AsyncIterator[GatewayClient]:
-    """A client of the gateway that was named. Raises Unavailable where none answers."""
-    async with GatewayClient(arguments.server) as client:
-        await client.wait_connected(CONNECT_S)
-        yield client
 
 
 async def list_jobs(arguments: argparse.Namespace) -> int:

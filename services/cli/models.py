@@ -5,7 +5,7 @@ import asyncio
 import os
 from typing import Any
 
-from services.cli.jobs import connected
+from services.cli.connection import connected
 from services.cli.output import as_record, print_result, table
 from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb

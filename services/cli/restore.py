@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from services.cli.jobs import CONNECT_S, raise_unless_succeeded
+from services.cli.connection import CONNECT_S, connected
+from services.cli.jobs import raise_unless_succeeded
 from services.cli.local import LocalStack, StackOptions
 from services.cli.output import UsageError, print_result, tell
 from services.cli.progress import Bar
@@ -27,8 +28,7 @@ async def run(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.input)
     _check_paths(arguments.input, arguments.output, pictures is not None)
     with Bar() as bar, _sendable(arguments.input, pictures) as source:
-        async with _gateway(arguments, bar) as address, GatewayClient(address) as client:
-            await client.wait_connected(CONNECT_S)
+        async with _gateway(arguments, bar) as client:
             upload = await _uploaded(client, source, bar)
             job = await _restored(client, _request(arguments, upload.upload_id), bar)
             suffix = Path(job.result.filename).suffix
@@ -62,17 +62,19 @@ async def _fetch(client: GatewayClient, job: pb.Job, output: Path, bar: Bar) -> 
 
 
 @contextlib.asynccontextmanager
-async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[str]:
-    """The address of a gateway: the one that was named, or one of our own with all that it needs."""
+async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[GatewayClient]:
+    """A gateway: the one that was named, or one of our own with all that it needs."""
     if arguments.server:
-        yield arguments.server
+        async with connected(arguments) as client:
+            yield client
         return
     bar.say("Starting the services")
     with contextlib.ExitStack() as kept:
         directory = arguments.data or Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="seedvr2-")))
         options = StackOptions(data_directory=directory, model=arguments.model, model_directory=arguments.model_directory)
-        async with LocalStack(options, tell) as stack:
-            yield stack.gateway_address
+        async with LocalStack(options, tell) as stack, GatewayClient(stack.gateway_address) as client:
+            await client.wait_connected(CONNECT_S)
+            yield client
 
 
 async def _uploaded(client: GatewayClient, source: Path, bar: Bar) -> pb.Upload:

@@ -14,6 +14,7 @@ from services.common.metrics import GatewayMetrics, serve_metrics
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
+from services.common.rpc.tls import channel_tls, server_tls
 from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
 from services.gateway.fleet.endpoints import Listed, parse_workers
@@ -31,13 +32,19 @@ async def serve(settings: GatewaySettings, directory: Path) -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     stall_s = settings.span_stall_s + settings.worker_poll_s
-    workers = Fleet([Listed(parse_workers(settings.workers))], poll_s=settings.worker_poll_s, stall_s=stall_s)
+    tls = channel_tls(
+        settings.worker_ca_file, settings.worker_certificate_file, settings.worker_key_file, settings.worker_tls_name
+    )
+    workers = Fleet([Listed(parse_workers(settings.workers))], poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
     with contextlib.closing(LocalStore(directory, min_free_bytes=settings.store_min_free_bytes)) as store:
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)),
             leases=FileLeases(directory / ".leases"), metrics=metrics,
         )  # fmt: skip
-        server = Server(settings.address)
+        server = Server(
+            settings.address, tls=server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file),
+            health_address=settings.health_address, reflection=settings.reflection,
+        )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
         async with contextlib.aclosing(workers):
             await workers.start()

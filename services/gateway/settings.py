@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.common.rpc.tls import server_tls
 from services.common.settings import setting
 
 
@@ -10,10 +11,21 @@ class GatewaySettings:
     """What the gateway needs to know; each field is a setting."""
 
     address: str = setting("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes any free one")
+    tls_certificate_file: str = setting("", "PEM file of the certificate that clients see; empty: no TLS")
+    tls_key_file: str = setting("", "PEM file of its private key")
+    tls_client_ca_file: str = setting("", "PEM file of who signs certificates that clients must show; empty: they need none")
+    health_address: str = setting("", "host:port where health alone is answered, always without TLS, for probes; empty: none")
+    reflection: bool = setting(True, "true: callers can ask which calls there are, as grpcurl does")
     metrics_address: str = setting("127.0.0.1:9101", "host:port of /metrics; port 0 takes any free one; empty: off")
     store_directory: str = setting("seedvr2-data/store", "directory that holds uploads, jobs and results")
     store_min_free_bytes: int = setting(256 << 20, "bytes that uploads, segments and results leave free on its file system")
     workers: tuple[str, ...] = setting(("127.0.0.1:50061",), "inference workers, each pool=host:port or host:port")
+    worker_ca_file: str = setting(
+        "", "PEM file of who signs the workers' certificates; empty: no TLS between gateway and workers"
+    )
+    worker_certificate_file: str = setting("", "PEM file of the certificate that workers are shown; empty: none")
+    worker_key_file: str = setting("", "PEM file of its private key")
+    worker_tls_name: str = setting("", "name that the workers' certificates carry; empty: the host of their address")
     default_model: str = setting("", "model of jobs that name none; empty: the first one that workers serve, by name")
     max_upload_bytes: int = setting(50 << 30, "largest upload, in bytes")
     max_source_pixels: int = setting(8192 * 4352, "largest frame of a source, in pixels")
@@ -54,5 +66,8 @@ class GatewaySettings:
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")
+        server_tls(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
+        if bool(self.worker_certificate_file) != bool(self.worker_key_file) or (self.worker_key_file and not self.worker_ca_file):
+            raise ValueError("worker_certificate_file and worker_key_file belong together, and need worker_ca_file")
         if not self.store_directory:
             raise ValueError("store_directory is empty; name a directory")

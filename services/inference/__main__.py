@@ -14,6 +14,7 @@ from services.common.logs import setup_logging
 from services.common.metrics import InferenceMetrics, serve_metrics
 from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
+from services.common.rpc.tls import server_tls
 from services.common.settings import read_settings
 from services.inference.engine import Engine
 from services.inference.groups import Groups, choose_layout, load_orders
@@ -48,7 +49,8 @@ async def _serve(settings: InferenceSettings, private: Path) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     engine = _engine(settings, private, InferenceMetrics(registry))
-    server = Server(settings.address)
+    tls = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
+    server = Server(settings.address, tls=tls, health_address=settings.health_address)
     shelf = Shelf(named_directory(settings.model_directory))
     server.add(SERVICE_NAME, lambda grpc_server: register(engine, shelf, grpc_server))
     try:

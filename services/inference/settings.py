@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from services.common.rpc.tls import server_tls
 from services.common.settings import setting
 from services.inference.layout import layout_of
 from services.inference.model_files import DEFAULT_DIRECTORY
@@ -17,6 +18,10 @@ class InferenceSettings:
     """What an inference process needs to know; each field is a setting."""
 
     address: str = setting("127.0.0.1:50061", "host:port of the gRPC server; port 0 takes any free one")
+    tls_certificate_file: str = setting("", "PEM file of the certificate that gateways see; empty: no TLS")
+    tls_key_file: str = setting("", "PEM file of its private key")
+    tls_client_ca_file: str = setting("", "PEM file of who signs certificates that gateways must show; empty: they need none")
+    health_address: str = setting("", "host:port where health alone is answered, always without TLS, for probes; empty: none")
     metrics_address: str = setting("127.0.0.1:9102", "host:port of /metrics; port 0 takes any free one, empty: no metrics")
     pool: str = setting("default", "name of the pool that this worker belongs to")
     model: str = setting("nano", "model to load")
@@ -37,6 +42,7 @@ class InferenceSettings:
     ready_file: str = setting("", "file that gets the real addresses as JSON once the server listens; empty: none")
 
     def __post_init__(self) -> None:
+        server_tls(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
         _check_choice("device", self.device, _DEVICES)
         _check_choice("dtype", self.dtype, _DTYPES)
         if not _POOL.fullmatch(self.pool):

@@ -14,6 +14,7 @@ from services.common.errors import SettingsError
 from services.common.logs import setup_logging
 from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
+from services.common.rpc.tls import channel_tls
 from services.common.settings import read_settings
 from services.ui.serve import PageServer, address_of, bound_socket
 from services.ui.settings import UiSettings
@@ -42,7 +43,8 @@ async def _serve(settings: UiSettings, listener: socket.socket) -> None:
     from services.ui.app import build_app
 
     address = address_of(listener)
-    async with GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s) as client:
+    tls = channel_tls(settings.gateway_ca_file)
+    async with GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=tls) as client:
         app = build_app(client, settings, CollectorRegistry())
         server = PageServer(app, listener, settings.drain_s)
         stop = asyncio.Event()

@@ -13,7 +13,8 @@ class UiSettings:
     """What the page needs to know; each field is a setting."""
 
     address: str = setting("127.0.0.1:7860", "host:port of the page; port 0 takes any free one")
-    gateway_address: str = setting("127.0.0.1:50051", "host:port of the gateway")
+    gateway_address: str = setting("127.0.0.1:50051", "host:port of the gateway, or grpcs://host:port")
+    gateway_ca_file: str = setting("", "PEM file of who signs the gateway's certificate; empty: the public authorities")
     root_path: str = setting("", "path under which a proxy publishes the page, for example /seedvr2; empty at the top")
     max_upload_bytes: int = setting(20 * 10**9, "largest file that the page takes, in bytes; the gateway has its own limit")
     max_piece_bytes: int = setting(16 << 20, "most bytes of one upload request; the page sends pieces of a quarter of it")

@@ -11,10 +11,12 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from services.common.errors import DeadlinePassed, Draining, ServiceError, StoreUnavailable, Unavailable, WrongState
+from services.common.login import Login, metadata_of, no_login
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.server import open_channel
 from services.common.rpc.status import error_of
+from services.common.rpc.tls import ChannelTls, handshake_words
 from services.common.transfer import Patience
 
 T = TypeVar("T", bound=Message)
@@ -28,20 +30,28 @@ _PASSING = (Unavailable, StoreUnavailable, Draining)
 class Calls:
     """How a client talks to the gateway at an address; the connection is opened at the first call."""
 
-    def __init__(self, address: str, *, timeout_s: float, patience_s: float) -> None:
+    def __init__(
+        self, address: str, *, timeout_s: float, patience_s: float, login: Login | None = None, tls: ChannelTls | None = None
+    ) -> None:
         self._address = address
+        self._tls = tls
+        self._login = login or no_login
         self._timeout_s = timeout_s
         self._patience_s = patience_s
 
     @functools.cached_property
     def channel(self) -> grpc.aio.Channel:
         """The connection."""
-        return open_channel(self._address)
+        return open_channel(self._address, self._tls)
 
     @functools.cached_property
     def stub(self) -> Any:
         """The gateway's methods."""
         return gateway_pb2_grpc.GatewayStub(self.channel)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the next call carries: who makes it."""
+        return metadata_of(self._login())
 
     def patience(self) -> Patience:
         """How long a stream is taken up again while nothing arrives."""
@@ -53,7 +63,7 @@ class Calls:
         patience = Patience(self._timeout_s)
         while True:
             try:
-                return cast(T, await method(request, timeout=patience.left_s()))
+                return cast(T, await method(request, timeout=patience.left_s(), metadata=self.metadata()))
             except grpc.RpcError as failure:
                 error = self.error(failure)
                 if not (again and passing(error)):
@@ -93,13 +103,15 @@ class Calls:
         if rpc_status.from_call(failure) is not None:
             return error
         if isinstance(error, Unavailable):
-            return self.nobody()
+            return self.nobody(handshake_words(failure.details() or ""))
         if isinstance(error, DeadlinePassed):
             return DeadlinePassed(f"The gateway at {self._address} didn't answer within {self._timeout_s:g} s.")
         return error
 
-    def nobody(self) -> Unavailable:
-        """No gateway can be reached."""
+    def nobody(self, why: str = "") -> Unavailable:
+        """No gateway can be reached; ``why`` where that is known."""
+        if why:
+            return Unavailable(f"The gateway at {self._address} can't be talked to: {why}.")
         return Unavailable(f"No gateway answers at {self._address}; is it running, and is the address right?")
 
 

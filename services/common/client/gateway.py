@@ -18,9 +18,11 @@ import grpc
 from services.common.client.calls import Calls, Reading, passing
 from services.common.client.download import download
 from services.common.errors import AlreadyExists, ChunkOutOfOrder, QueueFull, ServiceError, WrongState
+from services.common.login import Login
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.rpc.ending import CallEnding
 from services.common.rpc.server import PIECE_BYTES
+from services.common.rpc.tls import ChannelTls
 from services.common.transfer import OnProgress, file_pieces, measure_file
 
 ENDED_STATES = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
@@ -36,10 +38,14 @@ class GatewayClient:
     none answers in time.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 30.0, patience_s: float = 120.0) -> None:
-        """``timeout_s`` limits a unary call with its repetitions, ``patience_s`` the time that a stream is taken up again
-        while nothing arrives."""
-        self._calls = Calls(address, timeout_s=timeout_s, patience_s=patience_s)
+    def __init__(
+        self, address: str, *, timeout_s: float = 30.0, patience_s: float = 120.0, login: Login | None = None,
+        tls: ChannelTls | None = None,
+    ) -> None:  # fmt: skip
+        """``address``: host:port, or grpcs://host:port for TLS with what ``tls`` says. ``timeout_s`` limits a unary call with its
+        repetitions, ``patience_s`` the time that a stream is taken up again while nothing arrives. ``login`` is asked before
+        each call who makes it; None: the gateway lets everybody in."""
+        self._calls = Calls(address, timeout_s=timeout_s, patience_s=patience_s, login=login, tls=tls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,12 +63,16 @@ class GatewayClient:
         """Return once a gateway accepts connections.
 
         Raises:
-            Unavailable: none does within ``timeout_s``.
+            Unavailable: none does within ``timeout_s``. SettingsError: a file of TLS can't be used.
         """
         try:
             await asyncio.wait_for(self._calls.channel.channel_ready(), timeout_s)
-        except TimeoutError as error:
-            raise self._calls.nobody() from error
+        except TimeoutError:
+            # The channel doesn't say what is wrong, a call does.
+            try:
+                await self._calls.stub.GetClusterStatus(pb.GetClusterStatusRequest(), timeout=timeout_s)
+            except grpc.RpcError as failure:
+                raise self._calls.error(failure) from failure
 
     # ---- uploads ----
 
@@ -78,7 +88,7 @@ class GatewayClient:
 
         A stream that breaks raises; :meth:`get_upload` tells from where to go on.
         """
-        call = self._calls.stub.WriteUpload()
+        call = self._calls.stub.WriteUpload(metadata=self._calls.metadata())
         ending = CallEnding(call)
         try:
             # InvalidStateError: the gateway has answered already; awaiting the call says what.
@@ -168,7 +178,9 @@ class GatewayClient:
     async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
         """The job now and after each change, until it has ended; subscribes again when the stream breaks."""
         request = pb.WatchJobRequest(job_id=job_id)
-        async with contextlib.aclosing(self._calls.messages(lambda: self._calls.stub.WatchJob(request))) as messages:
+        calls = self._calls
+        watching = calls.messages(lambda: calls.stub.WatchJob(request, metadata=calls.metadata()))
+        async with contextlib.aclosing(watching) as messages:
             async for message in messages:
                 yield message.job
                 if message.job.state in ENDED_STATES:
@@ -211,7 +223,7 @@ class GatewayClient:
 
         def open_part(start: int, count: int) -> Any:
             request = pb.DownloadResultRequest(job_id=job_id, offset=start, length=count, segment=segment)
-            return self._calls.stub.DownloadResult(request)
+            return self._calls.stub.DownloadResult(request, metadata=self._calls.metadata())
 
         return await self._calls.read(open_part, offset, length)
 
@@ -219,7 +231,8 @@ class GatewayClient:
         """The same for the uploaded file of a job."""
 
         def open_part(start: int, count: int) -> Any:
-            return self._calls.stub.DownloadSource(pb.DownloadSourceRequest(job_id=job_id, offset=start, length=count))
+            request = pb.DownloadSourceRequest(job_id=job_id, offset=start, length=count)
+            return self._calls.stub.DownloadSource(request, metadata=self._calls.metadata())
 
         return await self._calls.read(open_part, offset, length)
 

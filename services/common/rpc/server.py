@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import SettingsError
 from services.common.rpc.status import ErrorInterceptor
+from services.common.rpc.tls import ChannelTls, ServerTls, channel_credentials, server_credentials
 
 _log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 4 << 20
@@ -40,20 +41,48 @@ _CHANNEL_OPTIONS = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to ``address`` with this project's limits and keepalive."""
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+_TLS_SCHEME = "grpcs://"
+
+
+def is_secure(address: str) -> bool:
+    """Whether an address asks for TLS."""
+    return address.startswith(_TLS_SCHEME)
+
+
+def open_channel(address: str, tls: ChannelTls | None = None) -> grpc.aio.Channel:
+    """A channel to ``address`` with this project's limits and keepalive: with TLS where the address begins with grpcs://, or
+    where ``tls`` says how.
+
+    Raises:
+        SettingsError: a file of ``tls`` can't be used.
+    """
+    target = address.removeprefix(_TLS_SCHEME)
+    if tls is None and not is_secure(address):
+        return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    tls = tls or ChannelTls()
+    name = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
+    return grpc.aio.secure_channel(target, channel_credentials(tls), options=(*_CHANNEL_OPTIONS, *name))
 
 
 class Server:
     """A gRPC server that says how it is and stops in order."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, tls: ServerTls | None = None, health_address: str = "", reflection: bool = True,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:  # fmt: skip
+        """``tls`` None: without. ``health_address``: another host:port, without TLS, where only health is answered; empty: none.
+        ``reflection``: whether callers can ask which calls there are. ``interceptors`` may raise errors of ours."""
         self._address = address
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_SERVER_OPTIONS)
+        self._tls = tls
+        self._health_address = health_address
+        self._reflection = reflection
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=_SERVER_OPTIONS)
+        self._probed = grpc.aio.server(options=_SERVER_OPTIONS) if health_address else None
         self._health = health.aio.HealthServicer()
-        self._names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names: list[str] = []
+        for server in self._servers():
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     def add(self, name: str, register: Callable[[grpc.aio.Server], None]) -> None:
         """Offer a service: its full name, and what registers its servicer."""
@@ -64,30 +93,42 @@ class Server:
         """Listen; every service is NOT_SERVING until :meth:`set_serving`. Returns the port.
 
         Raises:
-            SettingsError: the address is taken or wrong.
+            SettingsError: the address is taken or wrong, or a file of TLS can't be used.
         """
-        reflection.enable_server_reflection(self._names, self._server)
+        if self._reflection:
+            names = [health.SERVICE_NAME, reflection.SERVICE_NAME, *self._names]
+            reflection.enable_server_reflection(names, self._server)
         await self.set_serving(False)
-        try:
-            port = self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise SettingsError(
-                f"Can't listen on {self._address}: the port is taken or the address is wrong; choose another."
-            ) from error
-        await self._server.start()
-        _log.info("listening", extra={"address": self._address, "port": port})
-        return int(port)
+        port = _listen(self._server, self._address, self._tls)
+        if self._probed is not None:
+            _listen(self._probed, self._health_address, None)
+        for server in self._servers():
+            await server.start()
+        _log.info("listening", extra={"address": self._address, "port": port, "tls": self._tls is not None})
+        return port
 
     async def set_serving(self, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._names[2:]):
+        for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:
         """Not serving from now on; open calls have ``grace_s`` to end."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        for server in self._servers():
+            await server.stop(grace_s)
+
+    def _servers(self) -> list[grpc.aio.Server]:
+        return [self._server] if self._probed is None else [self._server, self._probed]
+
+
+def _listen(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
+    credentials = server_credentials(tls) if tls else None
+    try:
+        return int(server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise SettingsError(f"Can't listen on {address}: the port is taken or the address is wrong; choose another.") from error
 
 
 async def wait_for_signal(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> signal.Signals:

@@ -14,6 +14,7 @@ from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.rpc.codec import SegmentAssembler, encode_packets, encode_task
 from services.common.rpc.ending import CallEnding
 from services.common.rpc.status import error_of
+from services.common.rpc.tls import handshake_words
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome
 from services.gateway.tasks import together
 
@@ -112,7 +113,7 @@ class Conversation:
 
 def why(failure: grpc.RpcError) -> str:
     """What happened to a call, in a few words."""
-    return {
+    return handshake_words(failure.details() or "") or {
         grpc.StatusCode.UNAVAILABLE: "no connection",
         grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
         grpc.StatusCode.UNIMPLEMENTED: "it is no inference service",

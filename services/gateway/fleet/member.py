@@ -2,23 +2,26 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterable, Callable
 from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from services.common.errors import WorkerBroken
+from services.common.errors import SettingsError, WorkerBroken
 from services.common.fleet import WorkerStatus
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
 from services.common.rpc.codec import decode_status
 from services.common.rpc.server import open_channel
+from services.common.rpc.tls import ChannelTls, handshake_words
 from services.gateway.fleet.conversation import Conversation, why
 from services.gateway.fleet.endpoints import Endpoint
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
 
+_log = logging.getLogger(__name__)
 _STATUS_TIMEOUT_S = 5.0
 
 
@@ -26,14 +29,16 @@ class Member:
     """A worker at an address, until another one is there or nobody finds it any more."""
 
     def __init__(
-        self, endpoint: Endpoint, *, poll_s: float, stall_s: float, on_change: Callable[[WorkerView, WorkerView], None]
-    ) -> None:
-        """``on_change`` gets the view before and after."""
+        self, endpoint: Endpoint, *, poll_s: float, stall_s: float, on_change: Callable[[WorkerView, WorkerView], None],
+        tls: ChannelTls | None = None,
+    ) -> None:  # fmt: skip
+        """``on_change`` gets the view before and after; ``tls`` None: without. Raises SettingsError."""
         self._endpoint = endpoint
         self._poll_s = poll_s
         self._stall_s = stall_s
         self._on_change = on_change
-        self._channel = open_channel(endpoint.address)
+        self._tls = tls
+        self._channel = open_channel(endpoint.address, tls)
         self._stub: Any = worker_pb2_grpc.WorkerStub(self._channel)
         self._view = WorkerView(
             address=endpoint.address, pool=endpoint.pool, status=None, lost=True, detail="not asked yet",
@@ -104,9 +109,22 @@ class Member:
             status = decode_status(await self._stub.Status(pb.StatusRequest(), timeout=_STATUS_TIMEOUT_S))
         except grpc.RpcError as failure:
             self._show(replace(self._view, lost=True, detail=why(failure)))
+            if handshake_words(failure.details() or ""):
+                await self._reopen()
             return
         status = _with_what_it_served(status, self._view.status)
         self._show(replace(self._view, pool=status.pool or self._view.pool, status=status, lost=False, detail=status.detail))
+
+    async def _reopen(self) -> None:
+        """A channel keeps the certificates with which it was opened, and the files may have newer ones."""
+        try:
+            channel = open_channel(self._endpoint.address, self._tls)
+        except SettingsError as error:
+            _log.warning("certificates can't be read again: %s", error.message)
+            return
+        before, self._channel = self._channel, channel
+        self._stub = worker_pb2_grpc.WorkerStub(channel)
+        await before.close()
 
     async def _ask_always(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from services.common.errors import SettingsError, WorkerBroken
 from services.common.media import Packet, SpanTask
+from services.common.rpc.tls import ChannelTls, channel_credentials
 from services.gateway.fleet.endpoints import Endpoint, Finder, joined
 from services.gateway.fleet.member import Member
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
@@ -19,8 +20,10 @@ _FIRST_LOOK_S = 5.0
 class Fleet:
     """The workers that ``finders`` find; each is asked for its status every ``poll_s`` seconds."""
 
-    def __init__(self, finders: Sequence[Finder], *, poll_s: float, stall_s: float) -> None:
+    def __init__(self, finders: Sequence[Finder], *, poll_s: float, stall_s: float, tls: ChannelTls | None = None) -> None:
+        """``tls``: of the connections to workers; None: without."""
         self._finders = finders
+        self._tls = tls
         self._poll_s = poll_s
         self._stall_s = stall_s
         self._found: list[Sequence[Endpoint]] = [()] * len(finders)
@@ -34,8 +37,10 @@ class Fleet:
         """Begin to look; returns when each worker that is found at once was asked once.
 
         Raises:
-            SettingsError: a finder can't work like this.
+            SettingsError: a finder can't work like this, or a file of TLS can't be used.
         """
+        if self._tls is not None:
+            channel_credentials(self._tls)
         looked = [asyncio.Event() for _ in self._finders]
         for number, finder in enumerate(self._finders):
             self._finding.append(asyncio.create_task(self._find(number, finder, looked[number])))
@@ -103,7 +108,7 @@ class Fleet:
                 self._members[address].update(endpoint)
             else:
                 self._members[address] = Member(
-                    endpoint, poll_s=self._poll_s, stall_s=self._stall_s, on_change=self._changed
+                    endpoint, poll_s=self._poll_s, stall_s=self._stall_s, on_change=self._changed, tls=self._tls,
                 )  # fmt: skip
                 _log.info("worker found", extra={"worker": address, "pool": endpoint.pool})
         self._tell()

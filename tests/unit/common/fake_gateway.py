@@ -21,6 +21,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         self.refusal: ServiceError | None = None
         """What CreateJob answers, each time."""
         self.calls: list[tuple[str, Any]] = []
+        self.metadata: list[tuple[str, str]] = []
+        """Of the last ListJobs."""
         self.upload = pb.Upload()
         self.kept = bytearray()
         self.offsets: list[int] = []
@@ -83,6 +85,7 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         self._note(request)
+        self.metadata = [(str(name), str(value)) for name, value in context.invocation_metadata()]
         first = int(request.page_token or 0)
         end = min(first + min(request.page_size, 2), self.jobs)
         jobs = [pb.Job(job_id=f"job-{number}", state=self.job.state) for number in range(first, end)]

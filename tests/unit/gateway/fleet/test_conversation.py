@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +25,10 @@ from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
 from services.common.plan import RestorePlan, Segment
 from services.common.rpc.server import Server
+from services.common.rpc.tls import ChannelTls, ServerTls
 from services.gateway.fleet.endpoints import Endpoint, Listed
 from services.gateway.fleet.workers import Fleet
+from tests.certificates import Authority
 from tests.clips import make
 from tests.integration.echo_worker import EchoSettings, EchoWorker
 from tests.unit.gateway.examples import info
@@ -42,11 +45,13 @@ TASK = SpanTask(
 
 
 @asynccontextmanager
-async def connected(servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 10) -> AsyncIterator[tuple[Fleet, str]]:
-    server = Server("127.0.0.1:0")
+async def connected(
+    servicer: worker_pb2_grpc.WorkerServicer, stall_s: float = 10, *, tls: ServerTls | None = None, by: ChannelTls | None = None
+) -> AsyncIterator[tuple[Fleet, str]]:
+    server = Server("127.0.0.1:0", tls=tls)
     server.add("seedvr2.v1.Worker", lambda s: worker_pb2_grpc.add_WorkerServicer_to_server(servicer, s))
     address = f"127.0.0.1:{await server.start()}"
-    workers = Fleet([Listed([Endpoint(address=address, pool="listed")])], poll_s=0.05, stall_s=stall_s)
+    workers = Fleet([Listed([Endpoint(address=address, pool="listed")])], poll_s=0.05, stall_s=stall_s, tls=by)
     try:
         await workers.start()
         yield workers, address
@@ -233,3 +238,24 @@ async def test_cancelling_frees_the_worker():
         with pytest.raises(asyncio.CancelledError):
             await running
         assert len((await restore(workers, address))[0]) == 2
+
+
+async def test_gateway_and_worker_know_each_other_by_certificates_and_go_on_when_these_are_renewed(tmp_path: Path):
+    authority = Authority(tmp_path)
+    worker = authority.sign("worker", "worker.example")
+    tls = ServerTls(certificate=worker.certificate, key=worker.key, client_ca=authority.ca)
+    by = ChannelTls(ca=authority.ca, server_name="worker.example")
+    async with connected(EchoWorker(EchoSettings()), tls=tls, by=by) as (workers, _):
+        assert workers.views()[0].lost
+        assert "a certificate that it trusts" in workers.views()[0].detail
+    gateway, stranger = authority.sign("gateway"), Authority(tmp_path / "other").sign("gateway")
+    by = replace(by, certificate=gateway.certificate, key=gateway.key)
+    gateway.certificate.write_bytes(stranger.certificate.read_bytes())
+    gateway.key.write_bytes(stranger.key.read_bytes())
+    async with connected(EchoWorker(EchoSettings()), tls=tls, by=by) as (workers, address):
+        assert workers.views()[0].lost
+        authority.sign("gateway")
+        while workers.views()[0].lost:
+            await asyncio.sleep(0.02)
+        segments, _ = await restore(workers, address)
+        assert segments == list(TASK.segments)
