@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from services.common.client import GatewayClient
 from services.common.errors import SettingsError
+from services.common.http.serve import address_of, bound_socket
 from services.common.logs import setup_logging
 from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
 from services.common.rpc.tls import channel_tls
 from services.common.settings import read_settings
-from services.ui.serve import PageServer, address_of, bound_socket
+from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
 
 _log = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from starlette.routing import Route
 
 from services.common.client import GatewayClient
 from services.common.errors import InvalidInput, InvalidOption, NotFound, ServiceError, TooLarge
+from services.common.http.files import body_pieces, file_answer
 from services.common.metrics import UiMetrics
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.answers import error_answer
 from services.ui.links import checked_id
 from services.ui.settings import UiSettings
-from services.ui.transfer import body_pieces, file_answer
 from services.ui.words import size_words
 
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -116,7 +116,8 @@ class FileRoutes:
         return await self._file(request, lambda offset, length: self._client.read_result(job_id, offset, length, segment=segment))
 
     async def _file(self, request: Request, read: Any, *, attachment: bool = False) -> Response:
-        return await file_answer(request, read, attachment=attachment, on_bytes=self._metrics.download_bytes.inc)
+        count = self._metrics.download_bytes.inc
+        return await file_answer(request, read, attachment=attachment, on_bytes=count, error_answer=error_answer)
 
     async def _playlist(self, request: Request) -> Response:
         playlist = await self._client.playlist(_job_id(request))

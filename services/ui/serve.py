@@ -1,87 +1,21 @@
-"""Serves the application on a socket of its own and ends in order. Signals are the caller's."""
+"""The page's server: when it stops, open pages are told at once, and only transfers are waited for."""
 
 import asyncio
-import contextlib
-import logging
 import socket
-from collections.abc import Iterator
 
-import uvicorn
 from starlette.types import ASGIApp
 
-from services.common.errors import SettingsError
+from services.common.http.serve import HttpServer
 from services.ui.ending import StreamsEnd
 
-_log = logging.getLogger(__name__)
 
-
-class PageServer(uvicorn.Server):
-    """A uvicorn server that leaves signals alone and says when it listens."""
+class PageServer(HttpServer):
+    """See :class:`HttpServer`."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket, drain_s: float) -> None:
-        """``listener`` is a bound socket; ``drain_s`` the time that open transfers have to end, in seconds."""
-        self._socket = listener
-        self._listening = asyncio.Event()
         self._stop = asyncio.Event()
-        super().__init__(
-            uvicorn.Config(
-                StreamsEnd(app, self._stop),
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                lifespan="on",
-                timeout_graceful_shutdown=max(1, round(drain_s)),
-            )
-        )
+        super().__init__(StreamsEnd(app, self._stop), listener, drain_s)
 
-    async def run_until(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then let open transfers end."""
-        serving = asyncio.create_task(self.serve(sockets=[self._socket]))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+    def stopping(self) -> None:
+        """Tell the open pages."""
         self._stop.set()
-        self.should_exit = True
-        await serving
-
-    async def wait_listening(self) -> None:
-        """Return once requests are answered."""
-        await self._listening.wait()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; called by uvicorn."""
-        await super().startup(sockets)
-        self._listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing: ``__main__`` decides what a signal means."""
-        yield
-
-
-def address_of(listener: socket.socket) -> str:
-    """Where a bound socket is, as host:port."""
-    host, port = listener.getsockname()[:2]
-    return f"{host}:{port}"
-
-
-def bound_socket(address: str) -> socket.socket:
-    """A socket at ``address``, host:port; port 0 takes any free one.
-
-    Raises:
-        SettingsError: the address is taken or wrong.
-    """
-    host, _, port = address.rpartition(":")
-    with contextlib.ExitStack() as undo:
-        try:
-            family, *_, place = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)[0]  # noqa: S104 - empty: all
-            bound = undo.enter_context(socket.socket(family))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((place[0], int(port)))
-        except (OSError, OverflowError, ValueError) as error:
-            raise SettingsError(
-                f"Can't listen on {address}: the port is taken or the address is wrong; choose another."
-            ) from error
-        undo.pop_all()
-    return bound

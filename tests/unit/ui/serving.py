@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from services.common.client import GatewayClient
+from services.common.http.serve import address_of, bound_socket
 from services.common.metrics import UiMetrics
 from services.ui.app import build_app, build_host
-from services.ui.serve import PageServer, address_of, bound_socket
+from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
 from tests.unit.ui.fake_gateway import FakeGateway, served
 

@@ -1,7 +1,7 @@
 import pytest
 
 from services.common.errors import RangeOutOfBounds
-from services.ui.ranges import parse_range
+from services.common.http.ranges import parse_range
 
 
 @pytest.mark.parametrize(

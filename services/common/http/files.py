@@ -1,6 +1,7 @@
-"""Bytes between browser and gateway, a piece at a time: request bodies in, parts of files out."""
+"""Bytes over HTTP, a piece at a time: request bodies in, parts of files out."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -8,17 +9,40 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.common.errors import RangeOutOfBounds, TooLarge
-from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-from services.common.rpc.server import PIECE_BYTES
-from services.ui.answers import error_answer
-from services.ui.ranges import ByteRange, parse_range
-from services.ui.words import size_words
+from services.common.errors import RangeOutOfBounds, ServiceError, TooLarge
+from services.common.http.ranges import ByteRange, parse_range
 
-ReadPart = Callable[[int, int], Awaitable[tuple[pb.ObjectInfo, AsyncGenerator[bytes, None]]]]
-"""Opens ``length`` bytes from ``offset`` on (0: to the end) of one object."""
+PIECE_BYTES = 1 << 20
+"""Bodies of requests are given on in pieces of this size."""
 
 _PLAYABLE = ("video/", "audio/", "image/png", "image/jpeg", "image/webp")
+
+
+class FileInfo(Protocol):
+    """What an object is as a whole."""
+
+    @property
+    def filename(self) -> str:
+        """For people; may be empty."""
+
+    @property
+    def media_type(self) -> str:
+        """For browsers."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole object."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole object; empty: not known."""
+
+
+ReadPart = Callable[[int, int], Awaitable[tuple[FileInfo, AsyncGenerator[bytes, None]]]]
+"""Opens ``length`` bytes from ``offset`` on (0: to the end) of one object."""
+
+ErrorAnswer = Callable[[ServiceError], Response]
+"""How a service tells an error."""
 
 
 async def body_pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
@@ -33,7 +57,7 @@ async def body_pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes
         async for data in request.stream():
             total += len(data)
             if total > limit_bytes:
-                raise TooLarge(f"One upload request may bring at most {size_words(limit_bytes)} here.")
+                raise TooLarge(f"One upload request may bring at most {limit_bytes} bytes here.")
             buffer += data
             while len(buffer) >= PIECE_BYTES:
                 yield bytes(buffer[:PIECE_BYTES])
@@ -44,11 +68,13 @@ async def body_pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes
         yield bytes(buffer)
 
 
-async def file_answer(request: Request, read: ReadPart, *, attachment: bool, on_bytes: Callable[[int], None]) -> Response:
+async def file_answer(
+    request: Request, read: ReadPart, *, attachment: bool, on_bytes: Callable[[int], None], error_answer: ErrorAnswer
+) -> Response:
     """A file or the part of it that the request asks for: 200, 206, 304, or 416 with the real size.
 
     Raises:
-        ServiceError: what the gateway said.
+        ServiceError: what ``read`` raises.
     """
     info, probe = await read(0, 1)
     await probe.aclose()
@@ -107,7 +133,7 @@ def _wanted(request: Headers, etag: str | None, size_bytes: int) -> ByteRange | 
     return parse_range(request.get("range"), size_bytes)
 
 
-def _file_headers(info: pb.ObjectInfo, attachment: bool) -> dict[str, str]:
+def _file_headers(info: FileInfo, attachment: bool) -> dict[str, str]:
     # A hostile upload must not become a page of this server: only media is named as what it is.
     media_type = info.media_type if info.media_type.startswith(_PLAYABLE) else "application/octet-stream"
     headers = {
