@@ -15,6 +15,8 @@ from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
 from services.common.rpc.status import code_of
 from services.gateway.settings import GatewaySettings
+from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
+from services.gateway.store.s3.settings import S3Settings
 from services.inference.delivery.settings import DeliverySettings
 from services.inference.settings import InferenceSettings
 from services.ui.settings import UiSettings
@@ -22,6 +24,7 @@ from services.ui.settings import UiSettings
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
+    "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
     "Model delivery (`python -m services.inference.models`)": ("SEEDVR2_MODELS", DeliverySettings),

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from services.common.errors import SettingsError
+from services.common.errors import SettingsError, StoreUnavailable
 from services.common.logs import setup_logging
 from services.common.metrics import GatewayMetrics, serve_metrics
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
@@ -22,13 +24,36 @@ from services.gateway.fleet.workers import Fleet
 from services.gateway.leases.files import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
+from services.gateway.store.base import Store
 from services.gateway.store.local import LocalStore
+from services.gateway.store.s3.settings import PREFIX, S3Settings
+from services.gateway.store.s3.store import S3Store
 
 _NAME = "seedvr2.v1.Gateway"
+_PREFIX = "SEEDVR2_GATEWAY"
+_log = logging.getLogger(__name__)
 
 
-async def serve(settings: GatewaySettings, directory: Path) -> None:
-    """Run until SIGTERM or SIGINT. Raises SettingsError."""
+@contextlib.asynccontextmanager
+async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path) -> AsyncIterator[Store]:
+    """The store that the settings name: a bucket that was tried out, or a directory. Raises SettingsError, StoreUnavailable."""
+    if not s3.endpoint:
+        with contextlib.closing(LocalStore(directory, min_free_bytes=settings.store_min_free_bytes)) as local:
+            yield local
+        return
+    if s3.cache_bytes < settings.max_upload_bytes:
+        raise SettingsError(
+            f"{PREFIX}_CACHE_BYTES is {s3.cache_bytes} and an upload, which is read from a local copy, may have "
+            f"{settings.max_upload_bytes} bytes: set it higher, or {_PREFIX}_MAX_UPLOAD_BYTES lower."
+        )
+    with contextlib.closing(S3Store(s3, min_free_bytes=settings.store_min_free_bytes)) as store:
+        for line in await store.bucket.prepare():
+            _log.info(line)
+        yield store
+
+
+async def serve(settings: GatewaySettings, s3: S3Settings, directory: Path) -> None:
+    """Run until SIGTERM or SIGINT. Raises SettingsError, StoreUnavailable."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     stall_s = settings.span_stall_s + settings.worker_poll_s
@@ -36,7 +61,7 @@ async def serve(settings: GatewaySettings, directory: Path) -> None:
         settings.worker_ca_file, settings.worker_certificate_file, settings.worker_key_file, settings.worker_tls_name
     )
     workers = Fleet([Listed(parse_workers(settings.workers))], poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
-    with contextlib.closing(LocalStore(directory, min_free_bytes=settings.store_min_free_bytes)) as store:
+    async with open_store(settings, s3, directory) as store:
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)),
             leases=FileLeases(directory / ".leases"), metrics=metrics,
@@ -67,12 +92,13 @@ async def serve(settings: GatewaySettings, directory: Path) -> None:
 def main() -> None:
     """Read the settings, serve, and say in one line why that isn't possible."""
     try:
-        settings = read_settings(GatewaySettings, "SEEDVR2_GATEWAY", os.environ)
+        settings = read_settings(GatewaySettings, _PREFIX, os.environ)
+        s3 = read_settings(S3Settings, PREFIX, os.environ)
         setup_logging("gateway", settings.log_level)
-        asyncio.run(serve(settings, Path(settings.store_directory).absolute()))
-    except SettingsError as error:
+        asyncio.run(serve(settings, s3, Path(settings.store_directory).absolute()))
+    except (SettingsError, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@ class GatewaySettings:
     health_address: str = setting("", "host:port where health alone is answered, always without TLS, for probes; empty: none")
     reflection: bool = setting(True, "true: callers can ask which calls there are, as grpcurl does")
     metrics_address: str = setting("127.0.0.1:9101", "host:port of /metrics; port 0 takes any free one; empty: off")
-    store_directory: str = setting("seedvr2-data/store", "directory that holds uploads, jobs and results")
-    store_min_free_bytes: int = setting(256 << 20, "bytes that uploads, segments and results leave free on its file system")
+    store_directory: str = setting(
+        "seedvr2-data/store", "directory that holds uploads, jobs and results, where no S3 server is named"
+    )
+    store_min_free_bytes: int = setting(
+        256 << 20, "bytes that artifacts, or with S3 scratch files, leave free on their file system"
+    )
     workers: tuple[str, ...] = setting(("127.0.0.1:50061",), "inference workers, each pool=host:port or host:port")
     worker_ca_file: str = setting(
         "", "PEM file of who signs the workers' certificates; empty: no TLS between gateway and workers"

@@ -186,7 +186,11 @@ class Uploads:
                 f"The upload was declared with {upload.size_bytes} bytes and has {size_bytes}; send the rest, then finish.",
                 field="finish",
             )
-        sha256 = await self._hash(upload.ref, arriving, size_bytes)
+        if arriving.hashed_bytes != size_bytes:
+            # Another process, or an earlier stream of this one, took the beginning; it can be read once it is an object.
+            await self._store.finish(keys.upload(upload.ref, "data"))
+            await self._hash(upload.ref, arriving, size_bytes)
+        sha256 = arriving.digest.hexdigest()
         if finish.sha256 and finish.sha256.lower() != sha256:
             raise InvalidInput(
                 f"The bytes that arrived have another SHA-256 ({sha256}) than the file; delete this upload and send it again.",
@@ -197,14 +201,11 @@ class Uploads:
         self._arriving.pop(upload.ref, None)
         return await self.get(upload.ref)
 
-    async def _hash(self, ref: Ref, arriving: _Arriving, size_bytes: int) -> str:
-        if arriving.hashed_bytes != size_bytes:
-            # Another process, or an earlier stream of this one, took the beginning.
-            arriving.digest = hashlib.sha256()
-            async for piece in self._store.read_appended(keys.upload(ref, "data")):
-                await asyncio.to_thread(arriving.digest.update, piece)
-            arriving.hashed_bytes = size_bytes
-        return str(arriving.digest.hexdigest())
+    async def _hash(self, ref: Ref, arriving: _Arriving, size_bytes: int) -> None:
+        digest = hashlib.sha256()
+        async for piece in self._store.read(keys.upload(ref, "data")):
+            await asyncio.to_thread(digest.update, piece)
+        arriving.digest, arriving.hashed_bytes = digest, size_bytes
 
     async def _record(self, ref: Ref) -> dict[str, Any]:
         try:

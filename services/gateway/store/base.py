@@ -57,22 +57,32 @@ class Store(Protocol):
     async def append(self, key: str, offset: int, data: bytes) -> int:
         """Add bytes to an unfinished object that has ``offset`` bytes now; returns its new size.
 
+        Until :meth:`settle` the bytes may be in this process only, and go with it.
+
         Raises:
-            ChunkOutOfOrder: it has another size.
+            ChunkOutOfOrder: it has another size, or another process goes on with it.
             StoreFull: no space is left; what is there stays.
         """
 
     async def settle(self, key: str) -> None:
-        """Make durable what was appended."""
+        """Make durable what was appended. Raises ChunkOutOfOrder where another process went on meanwhile."""
 
     async def appended(self, key: str) -> int:
         """Bytes appended to an object, finished or not."""
 
-    def read_appended(self, key: str) -> AsyncGenerator[bytes, None]:
-        """Bytes appended to an object, finished or not, in pieces. Raises NotFound."""
-
     async def finish(self, key: str) -> None:
-        """Make an object of what was appended, an empty one of nothing; a second time changes nothing."""
+        """Make an object of what was appended, an empty one of nothing; a second time changes nothing.
+
+        Raises:
+            ChunkOutOfOrder: another process went on meanwhile.
+        """
+
+    async def link(self, key: str, *, seconds: int, filename: str, media_type: str) -> str | None:
+        """An address from which anybody can read an object for so long, under a name and a type; None: there is none.
+
+        Raises:
+            ValueError: ``seconds`` is not 1 to 604800, a week.
+        """
 
     async def require_space(self, size_bytes: int = 0) -> None:
         """Raises StoreFull where ``size_bytes`` more don't fit."""

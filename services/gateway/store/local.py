@@ -4,19 +4,15 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from services.common.errors import ChunkOutOfOrder, NotFound, SettingsError, StoreFull
 from services.gateway.store import files
 from services.gateway.store.base import check_key
+from services.gateway.store.threads import in_thread, pieces_of
 
-_PIECE_BYTES = 1 << 20
 _PART = ".part"
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class LocalStore:
@@ -44,63 +40,63 @@ class LocalStore:
         """See :class:`Store`."""
         path = self._path(key)
         if if_match is None:
-            await _in_thread(files.put, self._drafts, path, data, if_absent=if_absent)
+            await in_thread(files.put, self._drafts, path, data, if_absent=if_absent)
         else:
-            await _in_thread(files.put_if_match, self._drafts, path, data, if_match, self._root / ".lock")
+            await in_thread(files.put_if_match, self._drafts, path, data, if_match, self._root / ".lock")
         return files.tag_of(data)
 
     async def get(self, key: str) -> tuple[bytes, str]:
         """See :class:`Store`."""
-        data = await _in_thread(self._path(key).read_bytes)
+        data = await in_thread(self._path(key).read_bytes)
         return data, files.tag_of(data)
 
     async def size(self, key: str) -> int:
         """See :class:`Store`."""
-        return (await _in_thread(self._path(key).stat)).st_size
+        return (await in_thread(self._path(key).stat)).st_size
 
     async def modified(self, key: str) -> float:
         """See :class:`Store`."""
         with contextlib.suppress(NotFound):
-            return (await _in_thread(self._part(key).stat)).st_mtime
-        return (await _in_thread(self._path(key).stat)).st_mtime
+            return (await in_thread(self._part(key).stat)).st_mtime
+        return (await in_thread(self._path(key).stat)).st_mtime
 
     async def keys(self, prefix: str) -> list[str]:
         """See :class:`Store`."""
-        return await _in_thread(self._list, self._path(prefix.removesuffix("/")))
+        return await in_thread(self._list, self._path(prefix.removesuffix("/")))
 
     async def delete(self, key: str) -> None:
         """See :class:`Store`."""
-        await _in_thread(files.remove, self._path(key), self._root)
-        await _in_thread(files.remove, self._part(key), self._root)
+        await in_thread(files.remove, self._path(key), self._root)
+        await in_thread(files.remove, self._part(key), self._root)
 
     async def write(self, key: str, pieces: AsyncIterable[bytes]) -> int:
         """See :class:`Store`."""
         path, size = self._path(key), 0
         async with self.scratch("") as draft:
-            with await _in_thread(draft.open, "xb") as file:
+            with await in_thread(draft.open, "xb") as file:
                 async for piece in pieces:
                     await self.require_space(len(piece))
-                    size += await _in_thread(file.write, piece)
-                await _in_thread(files.sync_file, file)
-            await _in_thread(files.place, draft, path)
+                    size += await in_thread(file.write, piece)
+                await in_thread(files.sync_file, file)
+            await in_thread(files.place, draft, path)
         return size
 
     async def adopt(self, key: str, path: Path) -> None:
         """See :class:`Store`."""
-        with await _in_thread(path.open, "r+b") as file:
-            await _in_thread(files.sync_file, file)
-        await _in_thread(files.place, path, self._path(key))
+        with await in_thread(path.open, "r+b") as file:
+            await in_thread(files.sync_file, file)
+        await in_thread(files.place, path, self._path(key))
 
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See :class:`Store`."""
-        async for piece in _pieces(self._path(key), offset, length):
+        async for piece in pieces_of(self._path(key), offset, length):
             yield piece
 
     @contextlib.asynccontextmanager
     async def local_path(self, key: str) -> AsyncIterator[Path]:
         """See :class:`Store`."""
         path = self._path(key)
-        await _in_thread(path.stat)
+        await in_thread(path.stat)
         yield path
 
     @contextlib.asynccontextmanager
@@ -111,42 +107,40 @@ class LocalStore:
         try:
             yield path
         finally:
-            await asyncio.shield(_in_thread(path.unlink, missing_ok=True))
+            await asyncio.shield(in_thread(path.unlink, missing_ok=True))
 
     async def append(self, key: str, offset: int, data: bytes) -> int:
         """See :class:`Store`."""
         await self.require_space(len(data))
-        size = await _in_thread(files.append, self._part(key), offset, data)
+        size = await in_thread(files.append, self._part(key), offset, data)
         if size is None:
             raise ChunkOutOfOrder(f"The bytes that are kept don't end at offset {offset}.")
         return size
 
     async def settle(self, key: str) -> None:
         """See :class:`Store`."""
-        await _in_thread(files.settle, self._part(key))
+        await in_thread(files.settle, self._part(key))
 
     async def appended(self, key: str) -> int:
         """See :class:`Store`."""
         for path in (self._part(key), self._path(key)):
             with contextlib.suppress(NotFound):
-                return (await _in_thread(path.stat)).st_size
+                return (await in_thread(path.stat)).st_size
         return 0
-
-    async def read_appended(self, key: str) -> AsyncGenerator[bytes, None]:
-        """See :class:`Store`."""
-        part = self._part(key)
-        async for piece in _pieces(part if part.exists() else self._path(key), 0, None):
-            yield piece
 
     async def finish(self, key: str) -> None:
         """See :class:`Store`."""
-        await _in_thread(files.finish, self._part(key), self._path(key))
+        await in_thread(files.finish, self._part(key), self._path(key))
 
     async def require_space(self, size_bytes: int = 0) -> None:
         """See :class:`Store`."""
-        free = (await _in_thread(shutil.disk_usage, self._root)).free
+        free = (await in_thread(shutil.disk_usage, self._root)).free
         if free - size_bytes < self._min_free_bytes:
             raise StoreFull(files.FULL_TEXT, retry_after_s=60)
+
+    async def link(self, key: str, *, seconds: int, filename: str, media_type: str) -> str | None:
+        """See :class:`Store`."""
+        return None
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -159,19 +153,3 @@ class LocalStore:
     def _list(self, directory: Path) -> list[str]:
         found = (Path(at) / name for at, _, names in os.walk(directory) for name in names)
         return sorted(str(path.relative_to(self._root)) for path in found if path.suffix != _PART)
-
-
-async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    with files.store_errors():
-        return await asyncio.to_thread(call, *args, **kwargs)
-
-
-async def _pieces(path: Path, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
-    with await _in_thread(path.open, "rb") as file:
-        await _in_thread(file.seek, offset)
-        while length is None or length > 0:
-            piece = await _in_thread(file.read, _PIECE_BYTES if length is None else min(length, _PIECE_BYTES))
-            if not piece:
-                return
-            yield piece
-            length = None if length is None else length - len(piece)

@@ -1,22 +1,18 @@
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from services.common.errors import (
-    AlreadyExists,
-    ChunkOutOfOrder,
-    NotFound,
     SettingsError,
     StoreFull,
     StoreUnavailable,
-    WrongState,
 )
 from services.gateway.store.local import LocalStore
+from tests.unit.gateway.store.conftest import pieces, read
 
 _WRITER = """
 import asyncio, pathlib, sys
@@ -39,55 +35,8 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
     store.close()
 
 
-async def pieces(*data: bytes) -> AsyncIterator[bytes]:
-    for piece in data:
-        yield piece
-
-
-async def read(store: LocalStore, key: str, offset: int = 0, length: int | None = None) -> bytes:
-    return b"".join([piece async for piece in store.read(key, offset, length)])
-
-
 def files(root: Path) -> list[str]:
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.name != "lock")
-
-
-async def test_a_record_is_read_back_with_its_tag(store: LocalStore):
-    tag = await store.put("a/b.json", b"1")
-    assert await store.get("a/b.json") == (b"1", tag)
-    assert await store.size("a/b.json") == 1
-
-
-async def test_a_record_is_created_once_by_whoever_comes_first(store: LocalStore):
-    results = await asyncio.gather(
-        *(store.put("a/b", str(i).encode(), if_absent=True) for i in range(20)), return_exceptions=True
-    )
-    assert sum(isinstance(r, AlreadyExists) for r in results) == 19
-    winner = next(i for i, r in enumerate(results) if not isinstance(r, BaseException))
-    assert (await store.get("a/b"))[0] == str(winner).encode()
-
-
-async def test_of_many_changes_to_one_state_one_wins(store: LocalStore, tmp_path: Path):
-    tag = await store.put("a/b", b"old")
-    other = LocalStore(tmp_path / "s", min_free_bytes=0)
-    changes = [s.put("a/b", str(i).encode(), if_match=tag) for i, s in enumerate([store, other] * 10)]
-    results = await asyncio.gather(*changes, return_exceptions=True)
-    assert sum(isinstance(r, WrongState) for r in results) == 19
-    other.close()
-
-
-async def test_what_is_not_there_is_not_found(store: LocalStore):
-    for missing in (store.get("a"), store.size("a"), store.put("a", b"", if_match="x"), read(store, "a")):
-        with pytest.raises(NotFound):
-            await missing
-    await store.delete("a")
-
-
-async def test_keys_are_listed_by_prefix(store: LocalStore):
-    for key in ("a/1/x", "a/2", "ab/3"):
-        await store.put(key, b"")
-    assert await store.keys("a/") == ["a/1/x", "a/2"]
-    assert await store.keys("nothing/") == []
 
 
 async def test_deleting_leaves_no_empty_directory(store: LocalStore, tmp_path: Path):
@@ -97,22 +46,6 @@ async def test_deleting_leaves_no_empty_directory(store: LocalStore, tmp_path: P
     assert not (tmp_path / "s/a/b").exists()
     await store.delete("a/d")
     assert not (tmp_path / "s/a").exists()
-
-
-@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "a/.hidden", "a/b.part", "a\0b", ""])
-async def test_no_key_leads_out_of_the_store(store: LocalStore, key: str):
-    with pytest.raises(ValueError, match="is not a key"):
-        await store.put(key, b"")
-
-
-async def test_an_artifact_is_written_and_read_in_parts(store: LocalStore):
-    data = bytes(range(256)) * 9000
-    assert await store.write("a", pieces(data[:100], data[100:])) == len(data)
-    assert await read(store, "a") == data
-    assert await read(store, "a", 1_500_000, 700) == data[1_500_000:1_500_700]
-    assert await read(store, "a", len(data)) == b""
-    async with store.local_path("a") as path:
-        assert path.read_bytes() == data
 
 
 async def test_a_write_that_fails_leaves_nothing(store: LocalStore, tmp_path: Path):
@@ -152,36 +85,6 @@ async def test_a_writer_that_is_killed_leaves_nothing_that_counts(tmp_path: Path
     living.close()
 
 
-async def test_bytes_are_appended_where_the_last_ones_ended(store: LocalStore):
-    assert await store.appended("u/data") == 0
-    assert await store.append("u/data", 0, b"abc") == 3
-    with pytest.raises(ChunkOutOfOrder):
-        await store.append("u/data", 2, b"x")
-    assert await store.append("u/data", 3, b"de") == 5
-    await store.settle("u/data")
-    assert await store.keys("u/") == [], "unfinished objects are not listed"
-    assert b"".join([p async for p in store.read_appended("u/data")]) == b"abcde"
-
-
-async def test_what_was_appended_survives_a_restart_and_is_finished(store: LocalStore, tmp_path: Path):
-    await store.append("u/data", 0, b"abc")
-    store.close()
-    again = LocalStore(tmp_path / "s", min_free_bytes=0)
-    assert await again.appended("u/data") == 3
-    await again.finish("u/data")
-    await again.finish("u/data")
-    assert await read(again, "u/data") == b"abc"
-    assert await again.appended("u/data") == 3
-    await again.delete("u/data")
-    assert await again.appended("u/data") == 0
-    again.close()
-
-
-async def test_nothing_appended_is_finished_as_an_empty_object(store: LocalStore):
-    await store.finish("u/data")
-    assert await read(store, "u/data") == b""
-
-
 async def test_unfinished_bytes_are_deleted_with_their_object(store: LocalStore, tmp_path: Path):
     await store.append("u/data", 0, b"abc")
     await store.delete("u/data")
@@ -215,15 +118,3 @@ def test_a_place_that_can_not_be_written_is_said_at_the_start(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="choose another directory"):
         LocalStore(tmp_path / "file/store", min_free_bytes=0)
-
-
-async def test_an_object_tells_when_it_was_written_last(store: LocalStore):
-    with pytest.raises(NotFound):
-        await store.modified("u/data")
-    before = time.time() - 2
-    await store.append("u/data", 0, b"abc")
-    appended = await store.modified("u/data")
-    await store.finish("u/data")
-    assert before < appended <= await store.modified("u/data")
-    await store.put("u/data", b"x")
-    assert await store.modified("u/data") >= appended

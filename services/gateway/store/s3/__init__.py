@@ -1,0 +1,1 @@
+"""The artifact store in a bucket of any S3 server."""

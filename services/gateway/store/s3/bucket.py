@@ -1,0 +1,129 @@
+"""The bucket as a whole: whether it is there, does what the store relies on, and gets rid of leftovers."""
+
+import contextlib
+import logging
+import secrets
+
+from minio import Minio
+
+from services.common.errors import AlreadyExists, NotFound, ServiceError, SettingsError, StoreUnavailable, WrongState
+from services.gateway.store.s3.calls import Calls
+from services.gateway.store.s3.faults import ERRORS, Kind, kind_of
+from services.gateway.store.s3.lifecycle import Rules, merged, wanted_rules
+from services.gateway.store.s3.objects import Objects
+from services.gateway.store.s3.settings import S3Settings
+from services.gateway.store.s3.unfinished import LEFTOVERS
+
+_log = logging.getLogger(__name__)
+PROBES = ".check/"
+"""Begins the keys of objects that :meth:`Bucket.prepare` writes and removes."""
+
+_CONFIGURATION = {"lifecycle": ""}
+
+
+class Bucket:
+    """What is done once, before objects are written."""
+
+    def __init__(self, client: Minio, calls: Calls, objects: Objects, settings: S3Settings) -> None:
+        self._client = client
+        self._calls = calls
+        self._objects = objects
+        self._settings = settings
+
+    async def prepare(self) -> list[str]:
+        """Create the bucket and its rules, as the settings say, and try out what the store relies on; tells what was done.
+
+        Raises:
+            SettingsError: the server refuses the gateway, has no such bucket, or does not do what is needed.
+            StoreUnavailable: it doesn't answer now.
+        """
+        try:
+            done = await self._create()
+            await self._check()
+            return [*done, *(await self._set_rules() if self._settings.lifecycle else [])]
+        except StoreUnavailable as error:
+            if error.__cause__ is not None and kind_of(error.__cause__) is not Kind.PASSING:
+                raise SettingsError(f"{self._settings.endpoint}, bucket {self._settings.bucket}: {error.message}") from error
+            raise
+
+    async def _create(self) -> list[str]:
+        name = self._settings.bucket
+        if await self._calls.run(lambda: self._client.bucket_exists(name)):
+            return [f"The bucket {name} is there."]
+        if not self._settings.create_bucket:
+            raise SettingsError(
+                f"{self._settings.endpoint} has no bucket {name}: create it, correct SEEDVR2_S3_BUCKET, or set "
+                "SEEDVR2_S3_CREATE_BUCKET=true."
+            )
+        # Somebody else may have been quicker.
+        with contextlib.suppress(AlreadyExists):
+            await self._calls.run(self._make)
+        return [f"The bucket {name} was created."]
+
+    def _make(self) -> None:
+        try:
+            self._client.make_bucket(self._settings.bucket, self._settings.region)
+        except ERRORS as error:
+            if getattr(error, "code", "") in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise AlreadyExists("The bucket is there.") from error
+            raise
+
+    # ---- what the store relies on ----
+
+    async def _check(self) -> None:
+        key = PROBES + secrets.token_hex(8)
+        try:
+            await self._check_conditions(key)
+            if key not in await self._objects.keys(PROBES):
+                raise SettingsError(f"{self._settings.endpoint} does not list an object that was just written: it can't be used.")
+        finally:
+            await self._objects.delete(key)
+        with contextlib.suppress(NotFound):
+            await self._objects.head(key)
+            raise SettingsError(f"{self._settings.endpoint} still has an object that was deleted: it can't be used.")
+
+    async def _check_conditions(self, key: str) -> None:
+        first = await self._objects.put_if(key, b"1")
+        await self._must_refuse(AlreadyExists, key, None, "If-None-Match")
+        await self._objects.put_if(key, b"2", tag=first)
+        await self._must_refuse(WrongState, key, first, "If-Match")
+
+    async def _must_refuse(self, refusal: type[ServiceError], key: str, tag: str | None, condition: str) -> None:
+        with contextlib.suppress(refusal):
+            await self._objects.put_if(key, b"3", tag=tag)
+            raise SettingsError(
+                f"{self._settings.endpoint} ignores conditions of writes ({condition}), so two gateways could overwrite each "
+                "other's jobs. Use a server that honours them, like AWS, MinIO, Ceph or SeaweedFS."
+            )
+
+    # ---- rules ----
+
+    async def _set_rules(self) -> list[str]:
+        prefix, days = self._objects.name(""), self._settings.leftover_days
+        rules = wanted_rules(prefix, days=days, expiring=(LEFTOVERS, PROBES))
+        try:
+            there = await self._rules()
+            if (new := merged(there, rules)) is None:
+                return ["Its rules for leftovers are as they should be."]
+            await self._calls.run(lambda: self._put_rules(new))
+        except (NotFound, StoreUnavailable) as error:
+            if error.__cause__ is not None and kind_of(error.__cause__) is Kind.PASSING:
+                raise
+            # Not every server has rules, and not every key may change them: leftovers cost space, nothing else.
+            text = f"The bucket takes no rules for leftovers ({error.message}): remove what is older than {days} days under "
+            return [f"{text}{prefix}{LEFTOVERS} and uploads in parts that were not completed, in another way."]
+        return [f"It has rules that remove leftovers after {days} days."]
+
+    async def _rules(self) -> bytes | None:
+        try:
+            return await self._calls.run(
+                lambda: self._client._execute("GET", self._settings.bucket, query_params=dict(_CONFIGURATION)).data
+            )
+        except NotFound:
+            return None
+
+    def _put_rules(self, rules: Rules) -> None:
+        headers = {"Content-MD5": rules.md5, "Content-Type": "application/xml"}
+        self._client._execute(
+            "PUT", self._settings.bucket, body=rules.xml, headers=dict(headers), query_params=dict(_CONFIGURATION)
+        )

@@ -1,0 +1,118 @@
+"""What an S3 server, or the way to it, says when something goes wrong, and which of our errors that is."""
+
+import ssl
+from enum import Enum, auto
+from xml.etree.ElementTree import ParseError
+
+import urllib3.exceptions
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+
+from services.common.errors import NotFound, RangeOutOfBounds, ServiceError, StoreFull, StoreUnavailable, WrongState
+
+FULL_TEXT = "The object store is full: delete jobs or uploads that are no longer needed, or give it more space."
+
+
+class Kind(Enum):
+    """What to do about it."""
+
+    MISSING = auto()
+    """There is no such object, or multipart upload."""
+
+    CHANGED = auto()
+    """A condition of a write, or of a read, was not met."""
+
+    OUTSIDE = auto()
+    """The object has no such bytes."""
+
+    FULL = auto()
+    """No space, or no quota, is left."""
+
+    REFUSED = auto()
+    """The credentials don't do, or don't suffice."""
+
+    UNTRUSTED = auto()
+    """The server's certificate is not signed by whom we trust."""
+
+    NO_BUCKET = auto()
+    """The bucket isn't there."""
+
+    PASSING = auto()
+    """Another try can go well."""
+
+    OTHER = auto()
+    """The server can't or won't."""
+
+
+_CODES = {
+    "NoSuchKey": Kind.MISSING, "NoSuchUpload": Kind.MISSING, "NoSuchVersion": Kind.MISSING, "NotFound": Kind.MISSING,
+    "NoSuchBucket": Kind.NO_BUCKET, "InvalidRange": Kind.OUTSIDE, "PreconditionFailed": Kind.CHANGED,
+    "XMinioStorageFull": Kind.FULL, "XMinioAdminBucketQuotaExceeded": Kind.FULL, "QuotaExceeded": Kind.FULL,
+    "InsufficientStorage": Kind.FULL, "InsufficientCapacity": Kind.FULL,
+    "AccessDenied": Kind.REFUSED, "InvalidAccessKeyId": Kind.REFUSED, "SignatureDoesNotMatch": Kind.REFUSED,
+    "ExpiredToken": Kind.REFUSED, "InvalidToken": Kind.REFUSED, "InvalidTokenId": Kind.REFUSED, "AccountProblem": Kind.REFUSED,
+    "RequestTimeTooSkewed": Kind.REFUSED, "AllAccessDisabled": Kind.REFUSED,
+    "SlowDown": Kind.PASSING, "RequestTimeout": Kind.PASSING, "InternalError": Kind.PASSING, "ServiceUnavailable": Kind.PASSING,
+    "OperationAborted": Kind.PASSING, "ConditionalRequestConflict": Kind.PASSING, "BadDigest": Kind.PASSING,
+    "IncompleteBody": Kind.PASSING, "TooManyRequests": Kind.PASSING, "XMinioServerNotInitialized": Kind.PASSING,
+}  # fmt: skip
+_STATUSES = {
+    403: Kind.REFUSED, 401: Kind.REFUSED, 404: Kind.MISSING, 412: Kind.CHANGED, 416: Kind.OUTSIDE, 507: Kind.FULL,
+    408: Kind.PASSING, 429: Kind.PASSING, 500: Kind.PASSING, 502: Kind.PASSING, 503: Kind.PASSING, 504: Kind.PASSING,
+}  # fmt: skip
+
+
+class Damaged(Exception):
+    """Bytes arrived that are not those that were stored."""
+
+
+ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, ParseError, Damaged)
+"""Everything that a call of the client can raise: its own errors, the network's, a bad answer, a key file that is gone."""
+
+
+def kind_of(error: BaseException) -> Kind:
+    """What to do about an error of the client."""
+    if isinstance(error, S3Error):
+        code = error.code or ""
+        return _CODES.get(code) or _STATUSES.get(error.response.status, Kind.OTHER)
+    if isinstance(error, ServerError):
+        return _STATUSES.get(error.status_code, Kind.OTHER)
+    if isinstance(error, InvalidResponseError):
+        return _STATUSES.get(error._code, Kind.OTHER)
+    if isinstance(error, urllib3.exceptions.SSLError) and isinstance(error.args[0], ssl.SSLCertVerificationError):
+        return Kind.UNTRUSTED
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
+        # No provider of credentials had any.
+        return Kind.REFUSED
+    return Kind.PASSING
+
+
+def our_error(error: BaseException) -> ServiceError:
+    """What callers are told; without keys and addresses of the inside."""
+    match kind_of(error):
+        case Kind.MISSING:
+            return NotFound("No such object in the object store.")
+        case Kind.CHANGED:
+            return WrongState("The object was changed meanwhile.")
+        case Kind.OUTSIDE:
+            return RangeOutOfBounds("The object doesn't have the bytes that were asked for.")
+        case Kind.FULL:
+            return StoreFull(FULL_TEXT, retry_after_s=60)
+        case Kind.REFUSED:
+            return _unavailable(f"The object store refuses the gateway ({_name(error)}): check its key and what it may do.", 30)
+        case Kind.NO_BUCKET:
+            return _unavailable("The object store's bucket isn't there: create it, or correct its name.", 30)
+        case Kind.UNTRUSTED:
+            return _unavailable("The object store's certificate is not trusted: name its authority in SEEDVR2_S3_CA_FILE.", 30)
+        case Kind.OTHER:
+            return _unavailable(f"The object store refused a request ({_name(error)}).", 30)
+    return _unavailable(f"The object store doesn't answer as it should ({_name(error)}).", 5)
+
+
+def _unavailable(text: str, retry_after_s: float) -> StoreUnavailable:
+    return StoreUnavailable(text, retry_after_s=retry_after_s)
+
+
+def _name(error: BaseException) -> str:
+    if isinstance(error, S3Error) and error.code:
+        return error.code
+    return type(error).__name__
