@@ -4,6 +4,7 @@
     ├── InvalidInput               what was sent can't be used; send something else
     │   ├── InvalidOption          an option, named by its field, has a wrong value
     │   └── InvalidVideo           the file is not a video that can be restored
+    │       └── SpanFatal          a part of it has taken several workers along
     ├── NotFound                   no such thing for this owner
     │   ├── JobNotFound
     │   └── UploadNotFound
@@ -60,6 +61,10 @@ class InvalidOption(InvalidInput):
 
 class InvalidVideo(InvalidInput):
     """The file is not a video that can be restored."""
+
+
+class SpanFatal(InvalidVideo):
+    """A part of the video has taken several workers along; no more are risked."""
 
 
 class NotFound(ServiceError):

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from services.common.errors import FingerprintChanged, WorkerUnavailable
+from services.gateway.courtesy import Courtesy
 from services.gateway.planning import Offer
 from services.gateway.ports import Workers, WorkerView
 from services.gateway.scheduler import Assignment, Candidate, Work, assign, can_restore
+from services.gateway.shares import Shares
 
 _LOOK_S = 0.5
 _READY = frozenset({"ready", "busy"})
@@ -35,9 +39,13 @@ class _Ticket:
 class Dispatcher:
     """Gives workers to spans."""
 
-    def __init__(self, workers: Workers, patience: Patience) -> None:
+    def __init__(self, workers: Workers, patience: Patience, *, poll_s: float = 1.0) -> None:
+        """``poll_s``: how often gateways look at workers."""
         self._workers = workers
         self._patience = patience
+        self._shares = Shares()
+        self._courtesy = Courtesy(poll_s)
+        self._salt = random.getrandbits(32)
         self._waiting: list[_Ticket] = []
         self._running: dict[_Ticket, Assignment] = {}
         workers.on_change(self._assign)
@@ -50,16 +58,23 @@ class Dispatcher:
             WorkerUnavailable: none came.
             FingerprintChanged: only workers of another fingerprint are there.
         """
-        ticket = _Ticket(work, asyncio.get_running_loop().create_future())
+        ticket = _Ticket(replace(work, since=time.monotonic()), asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
         self._assign()
         try:
             yield await self._granted(ticket, on_wait)
         finally:
-            self._running.pop(ticket, None)
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-            self._assign()
+            self._release(ticket)
+
+    def charge(self, work: Work, megapixels: float) -> None:
+        """Count what an owner got."""
+        self._shares.charge(work.job.owner, megapixels, time.monotonic())
+
+    def note_refusal(self) -> None:
+        """A worker that looked free had a span of somebody else."""
+        self._courtesy.see_others(time.monotonic())
 
     async def offer(self, model: str, pool: str, on_wait: Callable[[], None]) -> Offer:
         """Wait for workers that serve a model, and say what they offer. Raises WorkerUnavailable."""
@@ -113,22 +128,38 @@ class Dispatcher:
         fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
         return fitting, best_offer(self._workers.views(), work.model, work.pool) is not None
 
+    def _release(self, ticket: _Ticket) -> None:
+        assignment = self._running.pop(ticket, None)
+        if assignment is not None:
+            pause_s = self._courtesy.release(assignment.address, time.monotonic(), random.random())  # noqa: S311 - no secret
+            if pause_s:
+                asyncio.get_running_loop().call_later(pause_s, self._assign)
+        self._assign()
+
     def _assign(self) -> None:
-        by_work = {ticket.work: ticket for ticket in self._waiting}
-        candidates = [candidate_of(view, self._held(view.address)) for view in self._workers.views()]
-        for assignment in assign(list(by_work), self._running.values(), candidates):
+        now, by_work = time.monotonic(), {ticket.work: ticket for ticket in self._waiting}
+        found = assign(
+            list(by_work), self._running.values(), self._candidates(now), recent=self._shares.recent(now), now=now,
+            salt=self._salt,
+        )  # fmt: skip
+        for assignment in found:
             ticket = by_work[assignment.work]
             self._waiting.remove(ticket)
             self._running[ticket] = assignment
             if not ticket.granted.done():
                 ticket.granted.set_result(assignment.address)
 
-    def _held(self, address: str) -> int:
-        return sum(a.address == address for a in self._running.values())
+    def _candidates(self, now: float) -> list[Candidate]:
+        held = Counter(a.address for a in self._running.values() if not a.work.preview)
+        found = [candidate_of(view, held[view.address]) for view in self._workers.views()]
+        if any(candidate.foreign for candidate in found):
+            self._courtesy.see_others(now)
+        left_alone = self._courtesy.left_alone(now)
+        return [candidate for candidate in found if candidate.address not in left_alone]
 
 
 def candidate_of(view: WorkerView, held: int = 0) -> Candidate:
-    """A worker as the scheduler sees it; ``held``: spans that it runs for us."""
+    """A worker as the scheduler sees it; ``held``: batch spans that it runs for us."""
     status = view.status
     if status is None:
         return Candidate(address=view.address, pool=view.pool, fingerprint="", models=(), ready=False)
@@ -136,11 +167,11 @@ def candidate_of(view: WorkerView, held: int = 0) -> Candidate:
         address=view.address,
         pool=view.pool,
         fingerprint=status.fingerprint,
-        models=tuple((m.name, m.hash) for m in status.models),
+        models=status.models,
         ready=view.state in _READY,
         slots=max(1, status.slots),
         foreign=max(0, status.slots - status.free_slots - held),
-        max_pixels=min((m.max_output_pixels for m in status.models), default=0),
+        megapixels_per_second=status.megapixels_per_second,
     )
 
 

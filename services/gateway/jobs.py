@@ -272,6 +272,9 @@ class Job:
     replanned: bool = False
     """Planned anew because its workers' fingerprint is gone; that happens once."""
 
+    span_losses: tuple[tuple[int, str], ...] = ()
+    """Spans that a worker was lost on since they went on last, each with the worker."""
+
     @property
     def ref(self) -> Ref:
         """Names it."""
@@ -313,7 +316,7 @@ def planned(job: Job, plan: PlanSummary, now: float) -> Job:
 
 def replanning(job: Job, note: str, now: float) -> Job:
     """The job without a plan, once."""
-    return replace(noted(advance(job, State.PLANNING, now), note), plan=None, replanned=True)
+    return replace(noted(advance(job, State.PLANNING, now), note), plan=None, replanned=True, span_losses=())
 
 
 def succeeded(job: Job, result: Result, now: float) -> Job:
@@ -337,12 +340,29 @@ def retried(job: Job, now: float) -> Job:
     # Its spans may need another plan than the one that couldn't be restored.
     replan = job.failure is not None and job.failure.reason == "FingerprintChanged"
     again = replace(advance(job, State.PENDING, now), asked_at=now, started_at=None, failure=None, notes=(), replanned=False)
+    again = replace(again, span_losses=())
     return replace(again, plan=None) if replan else again
 
 
 def noted(job: Job, note: str) -> Job:
     """The job with one note more, if it is new and there are not too many."""
     return job if note in job.notes or len(job.notes) >= _MAX_NOTES else replace(job, notes=(*job.notes, note))
+
+
+def span_lost(job: Job, span: int, worker: str) -> Job:
+    """The job, with a worker that was lost in the middle of a span."""
+    loss = (span, worker)
+    return job if loss in job.span_losses else replace(job, span_losses=(*job.span_losses, loss))
+
+
+def span_went_on(job: Job, span: int) -> Job:
+    """The job, with a span that got further than where it lost workers."""
+    return replace(job, span_losses=tuple(loss for loss in job.span_losses if loss[0] != span))
+
+
+def lost_on(job: Job, span: int) -> tuple[str, ...]:
+    """Workers that were lost on a span since it went on last."""
+    return tuple(worker for index, worker in job.span_losses if index == span)
 
 
 def _advice(state: State) -> str:
@@ -395,6 +415,7 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
         failure=Failure(**failure) if failure else None,
         result=Result(**result) if result else None,
         notes=tuple(changing.pop("notes", ())),
+        span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
         **fixed,
         **changing,
     )

@@ -18,12 +18,16 @@ def predicted_memory_bytes(model: WorkerModel, width: int, height: int, device_b
     return min(wished, device_bytes) if device_bytes else wished
 
 
+def has_room(model: WorkerModel, width: int, height: int) -> bool:
+    """Whether frames of this size fit the worker that describes the model like this; one that doesn't say takes all."""
+    return not model.max_output_pixels or padded_pixels(model, width, height) <= model.max_output_pixels
+
+
 def check_room(model: WorkerModel, width: int, height: int, device_bytes: int) -> None:
     """Raises InvalidOption, with the numbers, where no worker's device has room for frames of this size."""
-    pixels = padded_pixels(model, width, height)
-    if not model.max_output_pixels or pixels <= model.max_output_pixels:
+    if has_room(model, width, height):
         return
-    wished = model.memory_base_bytes + model.memory_bytes_per_pixel * pixels
+    wished = model.memory_base_bytes + model.memory_bytes_per_pixel * padded_pixels(model, width, height)
     raise InvalidOption(
         f"The result would be {width}×{height} pixels, which takes about {wished / 1e9:.0f} GB of memory with {model.name}. A "
         f"device of the workers has {device_bytes / 1e9:.0f} GB, enough for frames of {model.max_output_pixels / 1e6:.1f} "

@@ -41,7 +41,7 @@ class GatewayService:
         sources = Sources(uploads, store, container)
         catalogue = Catalogue(workers, settings.default_model)
         patience = Patience(worker_wait_s=settings.worker_wait_s, fingerprint_wait_s=settings.fingerprint_wait_s)
-        self._dispatcher = dispatcher = Dispatcher(workers, patience)
+        self._dispatcher = dispatcher = Dispatcher(workers, patience, poll_s=settings.worker_poll_s)
         spans = SpanRunner(
             book=book, sources=sources, store=store, container=container, workers=workers, dispatcher=dispatcher,
             metrics=metrics, attempts=settings.span_attempts, stall_s=settings.span_stall_s,

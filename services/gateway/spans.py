@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -11,11 +12,8 @@ from dataclasses import dataclass
 from services.common.errors import (
     ChunkOutOfOrder,
     DeadlinePassed,
-    Draining,
     FingerprintChanged,
-    GpuOutOfMemory,
     JobCancelled,
-    ModelNotReady,
     QueueFull,
     ServiceError,
     StoreFull,
@@ -30,18 +28,16 @@ from services.common.plan import Plan, Segment, Span
 from services.gateway import keys
 from services.gateway.book import JobBook
 from services.gateway.dispatch import Dispatcher
-from services.gateway.jobs import Job, noted
+from services.gateway.jobs import Job, lost_on, noted, span_lost, span_went_on
 from services.gateway.ports import ContainerFiles, Workers
 from services.gateway.progress import ProgressMeter
 from services.gateway.scheduler import Work, avoiding
 from services.gateway.source import SourceIndex
 from services.gateway.sources import Source, Sources
 from services.gateway.store.base import Store
+from services.gateway.tries import LATER, Tries, restores_leaner
 
 _log = logging.getLogger(__name__)
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
-# The worker is well, it only can't take the span now.
-_LATER = (QueueFull, Draining, ModelNotReady)
 # Not retryable for a caller, but another try, perhaps elsewhere, can go well.
 _WORTH_A_TRY = (ChunkOutOfOrder, FingerprintChanged, DeadlinePassed, JobCancelled)
 
@@ -69,27 +65,6 @@ class JobWork:
     """Adds up what happens."""
 
 
-@dataclass(slots=True)
-class _Tries:
-    limit: int
-    failed: int = 0
-    leaner: int = 0
-    pause_s: float = _FIRST_PAUSE_S
-
-    def next_pause(self, error: ServiceError, *, went_on: bool) -> float:
-        """Seconds to wait before the next try. Raises ``error`` where there is none."""
-        if went_on:
-            self.failed, self.pause_s = 0, _FIRST_PAUSE_S
-        if restores_leaner(error) and self.leaner < self.limit:
-            self.leaner += 1
-        elif not isinstance(error, _LATER):
-            self.failed += 1
-        if self.failed >= self.limit:
-            raise type(error)(f"A part of the video failed {self.failed} times, at last so: {error.message}") from error
-        pause_s, self.pause_s = max(self.pause_s, error.retry_after_s or 0), min(2 * self.pause_s, _LONGEST_PAUSE_S)
-        return pause_s
-
-
 class SpanRunner:
     """Has spans restored."""
 
@@ -115,19 +90,33 @@ class SpanRunner:
             WorkerUnavailable, FingerprintChanged: nobody could restore it.
             ServiceError: what made it fail, every time or for good.
         """
-        wanted, tries = _work(work, span), _Tries(self._attempts)
+        wanted, tries = _work(work, span), self._tries(work, span)
         self._metrics.segments_reused.inc(len(await self._stored(work, span)))
         while len(stored := await self._stored(work, span)) < len(span.segments):
             async with self._dispatcher.worker_for(wanted, lambda: self._show(work)) as address:
                 error = await self._try(work, span, stored, address)
             left = await self._stored(work, span)
+            self._dispatcher.charge(wanted, wanted.megapixels * len(left - stored) / len(span.segments))
             # A worker that was lost after its last segment did all its work.
             if error is not None and len(left) < len(span.segments):
-                pause_s = tries.next_pause(error, went_on=len(left) > len(stored))
+                await self._note_loss(work, span, error, address, went_on=len(left) > len(stored))
+                pause_s = tries.next_pause(error, address, went_on=len(left) > len(stored), chance=random.random())  # noqa: S311
                 await self._take_note(work, span, error, address)
                 wanted = wanted if restores_leaner(error) else avoiding(wanted, address)
                 await asyncio.sleep(pause_s)
         self._show(work)
+
+    def _tries(self, work: JobWork, span: Span) -> Tries:
+        """What earlier gateways lost on a span counts."""
+        lost = lost_on(self._book.get(work.job.ref), span.index)
+        return Tries(limit=self._attempts, lost=lost, what=f"The part of the video from frame {span.first} to {span.end}")
+
+    async def _note_loss(self, work: JobWork, span: Span, error: ServiceError, address: str, *, went_on: bool) -> None:
+        """Write down, for whichever gateway goes on, that a worker was lost in the middle of a span."""
+        if went_on:
+            await self._book.update(work.job.ref, lambda job: span_went_on(job, span.index), token=work.token)
+        if isinstance(error, WorkerBroken):
+            await self._book.update(work.job.ref, lambda job: span_lost(job, span.index, address), token=work.token)
 
     async def _try(self, work: JobWork, span: Span, stored: frozenset[int], address: str) -> ServiceError | None:
         """One attempt: None when the worker says that it is done, or what a new attempt could overcome."""
@@ -181,7 +170,9 @@ class SpanRunner:
         reason = type(error).__name__
         _log.warning("span failed and is sent again", extra={"span": span.index, "worker": address, "reason": reason})
         self._metrics.span_retries.labels(reason).inc()
-        if isinstance(error, _LATER):
+        if isinstance(error, QueueFull):
+            self._dispatcher.note_refusal()
+        if isinstance(error, LATER):
             return
         if isinstance(error, Unavailable) and not isinstance(error, StoreUnavailable):
             self._workers.suspect(address)
@@ -190,11 +181,6 @@ class SpanRunner:
 
     def _show(self, work: JobWork) -> None:
         self._book.show(work.job.ref, work.meter.progress(time.monotonic()))
-
-
-def restores_leaner(error: ServiceError) -> bool:
-    """Whether a worker that ran out of memory asks for the same span again, to restore it with less."""
-    return isinstance(error, GpuOutOfMemory) and error.retry_after_s is not None
 
 
 def _work(work: JobWork, span: Span) -> Work:
@@ -209,7 +195,8 @@ def _work(work: JobWork, span: Span) -> Work:
         preview=work.job.request.preview,
         order=work.job.order,
         megapixels=span.frames * restore.width * restore.height / 1e6,
-        frame_pixels=restore.width * restore.height,
+        width=restore.width,
+        height=restore.height,
     )
 
 

@@ -44,6 +44,7 @@ class EchoSettings:
     hold_file: str = setting("", "while this file exists, only the first segment of each span is sent")
     fail_with: str = setting("", "error class that spans end with")
     fail_times: int = setting(0, "how many of them")
+    deadly_frame: int = setting(-1, "source frame at whose span it kills itself; -1: none")
     log_file: str = setting("", "gets a line for each span")
     ready_file: str = setting("", "gets the real address")
 
@@ -95,6 +96,8 @@ class EchoWorker(worker_pb2_grpc.WorkerServicer):
             yield pb.RestoreResponse(done=pb.SpanDone(frames=len(frames) - task.context_frames))
 
     def _refuse(self, task: SpanTask) -> None:
+        if task.first_index <= self._settings.deadly_frame < task.first_index + len(task.frame_pts):
+            os.kill(os.getpid(), signal.SIGKILL)
         if task.plan.fingerprint != self._settings.fingerprint:
             raise FingerprintChanged("planned for another worker")
         if self._failures > 0:

@@ -1,5 +1,6 @@
 """What dies, stops or fills up in the middle of a job, and how the job goes on."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -100,6 +101,35 @@ async def test_a_worker_that_is_killed_and_comes_back_finishes_the_span(clip: Pa
         assert job.result.sha256 == undisturbed
         assert "Frames 0 to 32 were sent again" in job.notes[0]
         assert [span["stored"] for span in it.spans()] == [[], [0]]
+
+
+async def test_a_span_that_kills_three_workers_fails_its_job_and_spares_the_fleet(clip: Path, tmp_path: Path):
+    async with rig(tmp_path, clip, workers=5, deadly_frame=20) as it:
+        await it.client.create_job(request(it.upload), "deadly")
+        job = await it.end("deadly")
+        assert (job.state, job.failure.reason) == (pb.JOB_STATE_FAILED, "SpanFatal"), job
+        assert "from frame 0 to 32 took 3 workers along" in job.failure.message
+        assert len({span["pid"] for span in it.spans()}) == 3
+        await it.client.create_job(request(it.upload, frames=(0, 16)), "harmless")
+        await finished(it.client, "harmless")
+
+
+async def test_workers_that_a_span_took_along_are_counted_across_gateways(clip: Path, tmp_path: Path):
+    async with rig(tmp_path, clip, workers=3, deadly_frame=20) as it:
+        await it.workers[2].kill()
+        await it.client.create_job(request(it.upload), "job")
+        for worker in it.workers[:2]:
+            await worker.wait()
+        state = it.store / "store/owners/local/jobs/job/state.json"
+        async with asyncio.timeout(20):
+            while len(json.loads(state.read_bytes())["span_losses"]) < 2:
+                await asyncio.sleep(0.05)
+        await it.gateway.kill()
+        await it.gateway.restart()
+        await it.workers[2].restart()
+        job = await it.end()
+        assert (job.state, job.failure.reason) == (pb.JOB_STATE_FAILED, "SpanFatal"), job
+        assert all(worker.address in job.failure.message for worker in it.workers)
 
 
 async def test_a_worker_that_is_killed_is_replaced_by_another(clip: Path, undisturbed: str, tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import grpc
 from grpc_status import rpc_status
 
-from services.common.errors import DeadlinePassed, ServiceError, WorkerBroken
+from services.common.errors import DeadlinePassed, ServiceError, WorkerBroken, WorkerUnavailable
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.rpc.codec import SegmentAssembler, encode_packets, encode_task
@@ -33,6 +33,7 @@ class Conversation:
         self._writing = asyncio.Lock()
         self._arrived: asyncio.Queue[pb.RestoreResponse | ServiceError] = asyncio.Queue(_READ_AHEAD)
         self._over = False
+        self._begun = False
 
     def end(self) -> None:
         """Cancel the call if it is open; that frees the worker."""
@@ -49,16 +50,18 @@ class Conversation:
         return outcome
 
     async def _send(self, task: SpanTask, packets: AsyncIterable[Packet]) -> None:
-        await self._write(pb.RestoreRequest(header=encode_task(task)))
+        self._begun = await self._write(pb.RestoreRequest(header=encode_task(task)))
         async for chunk in encode_packets(packets):
             await self._write(pb.RestoreRequest(chunk=chunk))
         await self._write(pb.RestoreRequest(end=pb.SpanEnd()))
 
-    async def _write(self, message: pb.RestoreRequest) -> None:
+    async def _write(self, message: pb.RestoreRequest) -> bool:
+        """Whether it went out. When the call is over, the receiving side learns why."""
         async with self._writing:
-            # When the call is over, the receiving side learns why.
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.write(message)
+                return True
+        return False
 
     async def _read(self) -> None:
         """Read ahead a little, so that what came before an error, or an end, is there even if it takes time to store."""
@@ -106,9 +109,12 @@ class Conversation:
         return cast(pb.RestoreResponse, message)
 
     def _error(self, failure: grpc.RpcError) -> ServiceError:
-        if rpc_status.from_call(failure) is None:
-            return WorkerBroken(f"The worker at {self._address} was lost ({why(failure)}).")
-        return error_of(failure)
+        if rpc_status.from_call(failure) is not None:
+            return error_of(failure)
+        if not self._begun:
+            # It may have been gone for long: no span has anything to do with that.
+            return WorkerUnavailable(f"The worker at {self._address} can't be reached ({why(failure)}).")
+        return WorkerBroken(f"The worker at {self._address} was lost ({why(failure)}).")
 
 
 def why(failure: grpc.RpcError) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from services.common.errors import SettingsError, WorkerBroken
+from services.common.errors import SettingsError, WorkerUnavailable
 from services.common.fleet import WorkerStatus
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
@@ -78,7 +78,7 @@ class Member:
     ) -> SpanOutcome:
         """See :class:`Workers`."""
         if self._gone:
-            raise WorkerBroken(f"The worker at {self._view.address} is gone.")
+            raise WorkerUnavailable(f"The worker at {self._view.address} is gone.")
         self._spans += 1
         self._idle.clear()
         conversation = Conversation(self._stub.Restore(), self._view.address, self._stall_s)

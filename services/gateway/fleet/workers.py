@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import replace
 
-from services.common.errors import SettingsError, WorkerBroken
+from services.common.errors import SettingsError, WorkerUnavailable
 from services.common.media import Packet, SpanTask
 from services.common.rpc.tls import ChannelTls, channel_credentials
 from services.gateway.fleet.endpoints import Endpoint, Finder, joined
@@ -80,7 +80,7 @@ class Fleet:
     ) -> SpanOutcome:
         """See :class:`Workers`."""
         if address not in self._members:
-            raise WorkerBroken(f"The worker at {address} is gone.")
+            raise WorkerUnavailable(f"The worker at {address} is gone.")
         return await self._members[address].restore(task, packets, on_segment, on_stage)
 
     async def _find(self, number: int, finder: Finder, looked: asyncio.Event) -> None:

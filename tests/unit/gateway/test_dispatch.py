@@ -7,6 +7,7 @@ import pytest
 
 from services.common.errors import FingerprintChanged, WorkerUnavailable
 from services.gateway.dispatch import Dispatcher, Patience, best_offer, candidate_of
+from services.gateway.keys import Ref
 from services.gateway.ports import WorkerView
 from services.gateway.scheduler import Work
 from tests.unit.gateway.examples import MODEL, ref, view
@@ -115,3 +116,29 @@ def test_slots_that_somebody_else_holds_are_seen():
     assert candidate_of(view(slots=1, free_slots=1), held=1).foreign == 0
     assert not candidate_of(view(state="draining")).ready
     assert candidate_of(view(state="busy")).ready
+
+
+async def test_owners_that_got_less_of_late_come_first():
+    dispatcher = Dispatcher(Listed(view("w:1")), PATIENT)
+    dispatcher.charge(WORK, 100.0)
+    other, order = replace(WORK, job=Ref("other", "b"), order=(9.0, "b")), list[str]()
+
+    async def hold(work: Work) -> None:
+        async with dispatcher.worker_for(work, lambda: None):
+            order.append(work.job.owner)
+
+    async with dispatcher.worker_for(WORK, lambda: None):
+        waiting = [asyncio.create_task(hold(work)) for work in (replace(WORK, span=1), other)]
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*waiting)
+    assert order == ["other", "local"]
+
+
+async def test_a_worker_that_others_use_too_is_left_to_them_for_a_moment():
+    dispatcher = Dispatcher(Listed(view("w:1")), PATIENT, poll_s=0.2)
+    dispatcher.note_refusal()
+    async with dispatcher.worker_for(WORK, lambda: None):
+        pass
+    assert dispatcher._courtesy.left_alone(0.0) == {"w:1"}
+    async with dispatcher.worker_for(WORK, lambda: None) as address:
+        assert address == "w:1"

@@ -103,3 +103,13 @@ def test_a_job_that_was_stored_without_an_owner_is_local():
     assert jobs.job_from_json(json.dumps(stored).encode(), None).ref == Ref("b", "a")
     del stored["owner"]
     assert jobs.job_from_json(json.dumps(stored).encode(), None).ref == Ref("local", "a")
+
+
+def test_workers_that_were_lost_on_a_span_are_kept_until_it_goes_on_or_the_job_is_retried():
+    lost = jobs.span_lost(jobs.span_lost(jobs.span_lost(job(), 1, "w1"), 1, "w2"), 2, "w1")
+    assert jobs.span_lost(lost, 1, "w2") == lost
+    assert jobs.lost_on(lost, 1) == ("w1", "w2")
+    again = jobs.job_from_json(jobs.request_to_json(lost), jobs.state_to_json(lost))
+    assert again.span_losses == lost.span_losses
+    assert jobs.span_went_on(lost, 1).span_losses == ((2, "w1"),)
+    assert jobs.retried(jobs.failed(lost, StoreFull("x"), 20), 21).span_losses == ()

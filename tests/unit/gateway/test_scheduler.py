@@ -4,16 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from services.common.fleet import WorkerModel
 from services.gateway.keys import Ref
-from services.gateway.scheduler import Assignment, Candidate, Work, assign, avoiding, can_restore
+from services.gateway.scheduler import AVOID_S, Assignment, Candidate, Work, assign, avoiding, can_restore
+from tests.unit.gateway.examples import MODEL
 
 
 def work(job_id: str = "a", span: int = 0, owner: str = "local", **changes) -> Work:
-    return Work(**{"job": Ref(owner, job_id), "span": span, "model": "m", "model_hash": "h", "fingerprint": "f", **changes})
+    fixed = {"model": "m", "model_hash": "h", "fingerprint": "f", "width": 1600, "height": 1000, "megapixels": 1.0}
+    return Work(**{"job": Ref(owner, job_id), "span": span, **fixed, **changes})
+
+
+def served(name: str = "m", model_hash: str = "h", max_pixels: int = 0) -> WorkerModel:
+    return replace(MODEL, name=name, hash=model_hash, max_output_pixels=max_pixels)
 
 
 def worker(address: str = "w", **changes) -> Candidate:
-    return Candidate(**{"address": address, "pool": "p", "fingerprint": "f", "models": (("m", "h"),), "ready": True, **changes})
+    return Candidate(**{"address": address, "pool": "p", "fingerprint": "f", "models": (served(),), "ready": True, **changes})
 
 
 def addresses(found: list[Assignment]) -> list[tuple[str, int, str]]:
@@ -29,8 +36,8 @@ def test_a_span_goes_to_a_worker():
     [
         worker(ready=False),
         worker(fingerprint="other"),
-        worker(models=(("m", "other"),)),
-        worker(models=(("other", "h"),)),
+        worker(models=(served("m", "other"),)),
+        worker(models=(served("other"),)),
         worker(foreign=1),
     ],
 )
@@ -44,10 +51,16 @@ def test_a_pool_that_was_asked_for_is_kept_to():
 
 
 def test_a_span_goes_where_its_frames_fit():
-    small, large = worker("w1", max_pixels=10**6), worker("w2", max_pixels=9 * 10**6)
-    assert addresses(assign([work(frame_pixels=2 * 10**6)], [], [small, large])) == [("a", 0, "w2")]
-    assert can_restore(work(frame_pixels=2 * 10**6), worker("w3"))
-    assert not can_restore(work(frame_pixels=2 * 10**6), small)
+    small, large = worker("w1", models=(served(max_pixels=10**6),)), worker("w2", models=(served(max_pixels=9 * 10**6),))
+    assert addresses(assign([work()], [], [small, large])) == [("a", 0, "w2")]
+    assert can_restore(work(), worker("w3"))
+    assert not can_restore(work(), small)
+
+
+def test_frames_count_as_the_model_takes_them():
+    exact = worker(models=(served(max_pixels=1000 * 1000),))
+    assert can_restore(work(width=1000, height=1000), exact)
+    assert not can_restore(work(width=1000, height=994), worker(models=(served(max_pixels=1000 * 999),)))
 
 
 def test_the_least_loaded_worker_is_taken():
@@ -88,9 +101,29 @@ def test_a_worker_that_failed_a_span_gets_it_again_only_where_there_is_no_other(
     assert addresses(assign([again], [], [worker("w1")])) == [("a", 0, "w1")]
 
 
-def test_a_span_waits_for_another_worker_that_is_only_busy():
+def test_a_span_waits_for_another_worker_that_is_only_busy_but_not_for_ever():
     busy = [Assignment(work=work("x"), address="w2")]
-    assert assign([avoiding(work(), "w1")], busy, [worker("w1"), worker("w2")]) == []
+    again = replace(avoiding(work(), "w1"), since=100)
+    assert assign([again], busy, [worker("w1"), worker("w2")], now=100) == []
+    assert addresses(assign([again], busy, [worker("w1"), worker("w2")], now=100 + AVOID_S)) == [("a", 0, "w1")]
+
+
+def test_the_owner_that_got_less_of_late_comes_first():
+    waiting = [work("a", order=(1, "a"), owner="x"), work("b", order=(2, "b"), owner="y")]
+    assert addresses(assign(waiting, [], [worker()], recent={"x": 100.0, "y": 10.0})) == [("b", 0, "w")]
+    assert addresses(assign(waiting, [], [worker()], recent={"x": 100.0, "y": 99.0})) == [("a", 0, "w")], "nearly the same"
+
+
+def test_of_equal_workers_the_tightest_then_the_fastest_is_taken():
+    tight, wide = worker("w9", models=(served(max_pixels=2 * 10**6),)), worker("w1")
+    assert addresses(assign([work()], [], [wide, tight])) == [("a", 0, "w9")]
+    fast = worker("w9", megapixels_per_second=2.0)
+    assert addresses(assign([work()], [], [worker("w1"), fast])) == [("a", 0, "w9")]
+
+
+def test_gateways_begin_with_different_workers():
+    found = {assign([work()], [], [worker(str(i)) for i in range(8)], salt=salt)[0].address for salt in range(50)}
+    assert len(found) > 4
 
 
 @pytest.mark.parametrize("seed", range(20))

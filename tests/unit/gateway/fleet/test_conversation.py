@@ -19,6 +19,7 @@ from services.common.errors import (
     InvalidVideo,
     ServiceError,
     WorkerBroken,
+    WorkerUnavailable,
 )
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
@@ -126,12 +127,12 @@ async def test_a_worker_that_is_started_again_is_still_known_for_what_it_served(
         assert ([model.name for model in status.models], status.fingerprint) == (["echo"], "echo-1")
 
 
-async def test_a_worker_that_is_not_there_is_lost():
+async def test_a_worker_that_is_not_there_cannot_be_reached():
     workers = Fleet([Listed([Endpoint(address="127.0.0.1:1", pool="listed")])], poll_s=60, stall_s=1)
     await workers.start()
     try:
         assert (workers.views()[0].state, workers.views()[0].pool) == ("lost", "listed")
-        with pytest.raises(WorkerBroken, match="no connection"):
+        with pytest.raises(WorkerUnavailable, match="no connection"):
             await restore(workers, "127.0.0.1:1")
     finally:
         await workers.aclose()
