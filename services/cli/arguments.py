@@ -5,10 +5,11 @@ import importlib.metadata
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn
 
-from services.cli import jobs, models, restore, up
+from services.cli import jobs, models, plan, restore, up
 from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.common.formats import FORMAT_OF_SUFFIX
@@ -23,6 +24,7 @@ _COLOURS = {
     if number != pb.COLOUR_MODE_UNSPECIFIED
 }
 _INTERRUPTED_EXIT_CODE = 130
+_NANO = 10**9
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(json=False, interrupted=_INTERRUPTED_EXIT_CODE)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_up(commands.add_parser("up", help="run web page, gateway and worker on this machine"))
-    _add_restore(commands.add_parser("restore", help="restore one video, picture or sequence of pictures"))
+    _add_restore(commands.add_parser("restore", help="restore a video, picture or sequence of pictures, or a folder of them"))
+    _add_plan(commands.add_parser("plan", help="what restoring would do: size, frames, time, memory"))
     _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
     _add_models(commands.add_parser("models", help="list, fetch and verify models"))
     return parser
@@ -78,7 +81,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         metavar="IN",
-        help="a video or picture; a directory of numbered pictures, or a pattern like frames/%%04d.png",
+        help="a video or picture; a folder of videos and pictures; a directory of numbered pictures, or frames/%%04d.png",
     )
     parser.add_argument(
         "-o",
@@ -87,6 +90,26 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help=f"{', '.join(FORMAT_OF_SUFFIX)}, or a directory (default: IN-restored beside IN)",
     )
+    folder = parser.add_argument_group("a directory")
+    kind = folder.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--each", action="store_true", help="restore its files one by one (default: where one is a video, or names differ)"
+    )
+    kind.add_argument("--sequence", action="store_true", help="its pictures are one sequence (default: where they are numbered)")
+    folder.add_argument(
+        "--at-once", type=_number(1, 64, "files"), default=4, metavar="N", help="files in work (default: %(default)s)"
+    )
+    folder.add_argument("--overwrite", action="store_true", help="also results that this command didn't write")
+    _add_job_options(parser)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=plan.run)
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="FILE", help="videos, pictures, or zips of numbered pictures")
+    _add_job_options(parser)
+
+
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server", type=_address, metavar="HOST:PORT", help="a gateway that runs; without it one is started and stopped after"
     )
@@ -97,7 +120,14 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-directory", default="", metavar="DIR", help="without --server: where fetched models are, as for `up`"
     )
-    parser.add_argument("--frames", type=_frames, metavar="A:B", help="only frames A to B - 1, counted from 0 (default: all)")
+    span = parser.add_mutually_exclusive_group()
+    span.add_argument("--frames", type=_frames, metavar="A:B", help="only frames A to B - 1, counted from 0 (default: all)")
+    span.add_argument(
+        "--time",
+        type=_time,
+        metavar="A:B",
+        help="only from second A to B, for example 90:95.5, or 90: to the end (default: all)",
+    )
     parser.add_argument(
         "--crf", type=_number(0, 51, "a rate factor"), metavar="N", help="of a video's encoder; lower is better (default: 14)"
     )
@@ -227,6 +257,14 @@ def _frames(text: str) -> tuple[int, int]:
     if not match or not int(match[1]) < int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:END in frames, for example 0:25")
     return int(match[1]), int(match[2])
+
+
+def _time(text: str) -> tuple[int, int | None]:
+    match = re.fullmatch(r"(\d{1,7}(?:\.\d{1,9})?):(\d{1,7}(?:\.\d{1,9})?)?", text)
+    start, end = (Decimal(match[1]), Decimal(match[2]) if match[2] else None) if match else (Decimal(0), Decimal(0))
+    if end is not None and end <= start:
+        raise argparse.ArgumentTypeError(f"{text!r} is not START:END in seconds, for example 90:95.5 or 90:")
+    return int(start * _NANO), None if end is None else int(end * _NANO)
 
 
 def _colour(text: str) -> int:

@@ -58,6 +58,10 @@ class Bar:
         else:
             self._update(what, progress.frames_done, progress.frames_total, progress_words(progress))
 
+    def files(self, done: int, total: int) -> None:
+        """Files of a folder."""
+        self._update("Restoring", done, total, f"{done}/{total} files")
+
     def _update(self, what: str, done: int, total: int, detail: str) -> None:
         self._progress.update(self._task, description=what, completed=done, total=total or None, detail=detail)
 

@@ -1,4 +1,4 @@
-"""``seedvr2 restore``: one video, picture or sequence of pictures, from file to file."""
+"""``seedvr2 restore``: a video, picture or sequence of pictures from file to file, or a folder of them."""
 
 import argparse
 import asyncio
@@ -6,17 +6,20 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from services.cli.connection import CONNECT_S, connected
+from services.cli import batch
+from services.cli.folder import restores_each
 from services.cli.jobs import raise_unless_succeeded
-from services.cli.local import LocalStack, StackOptions
 from services.cli.output import UsageError, print_result, tell
+from services.cli.own import gateway
+from services.cli.plan import plan_words, remove_upload
 from services.cli.progress import Bar
+from services.cli.request import job_request
 from services.cli.sequence import find_pictures, pack, unpack
 from services.common.client import GatewayClient
-from services.common.errors import NotFound, ServiceError
+from services.common.errors import ServiceError
 from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 
@@ -24,13 +27,16 @@ _CANCEL_S = 10.0
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    """Upload, restore, download; Ctrl-C cancels the job."""
+    """Upload, restore, download; Ctrl-C cancels the job. Of a folder, all its files: see ``batch.py``."""
+    if restores_each(arguments.input, sequence=arguments.sequence, each=arguments.each):
+        return await batch.run(arguments)
     pictures = find_pictures(arguments.input)
     _check_paths(arguments.input, arguments.output, pictures is not None)
     with Bar() as bar, _sendable(arguments.input, pictures) as source:
-        async with _gateway(arguments, bar) as client:
-            upload = await _uploaded(client, source, bar)
-            job = await _restored(client, _request(arguments, upload.upload_id), bar)
+        async with gateway(arguments, bar, arguments.data) as client:
+            request = job_request(arguments, _container(arguments.output))
+            request.source.upload_id = (await _uploaded(client, source, bar)).upload_id
+            job = await _restored(client, request, bar)
             suffix = Path(job.result.filename).suffix
             output = _output_path(arguments.input, arguments.output, suffix, is_sequence=pictures is not None)
             await _fetch(client, job, output, bar)
@@ -61,28 +67,12 @@ async def _fetch(client: GatewayClient, job: pb.Job, output: Path, bar: Bar) -> 
         await asyncio.to_thread(unpack, archive, output)
 
 
-@contextlib.asynccontextmanager
-async def _gateway(arguments: argparse.Namespace, bar: Bar) -> AsyncIterator[GatewayClient]:
-    """A gateway: the one that was named, or one of our own with all that it needs."""
-    if arguments.server:
-        async with connected(arguments) as client:
-            yield client
-        return
-    bar.say("Starting the services")
-    with contextlib.ExitStack() as kept:
-        directory = arguments.data or Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="seedvr2-")))
-        options = StackOptions(data_directory=directory, model=arguments.model, model_directory=arguments.model_directory)
-        async with LocalStack(options, tell) as stack, GatewayClient(stack.gateway_address) as client:
-            await client.wait_connected(CONNECT_S)
-            yield client
-
-
 async def _uploaded(client: GatewayClient, source: Path, bar: Bar) -> pb.Upload:
     upload_id = secrets.token_hex(8)
     try:
         return await client.upload_file(source, upload_id=upload_id, on_progress=bar.uploading)
     except (ServiceError, asyncio.CancelledError):
-        await _remove_upload(client, upload_id)
+        await remove_upload(client, upload_id)
         raise
 
 
@@ -91,23 +81,14 @@ async def _created(client: GatewayClient, request: pb.JobRequest, job_id: str) -
         return await client.create_job(request, job_id)
     except ServiceError:
         # Nobody else knows the upload. Where the job was created after all, the gateway refuses to remove what it needs.
-        await _remove_upload(client, request.source.upload_id)
+        await remove_upload(client, request.source.upload_id)
         raise
-
-
-async def _remove_upload(client: GatewayClient, upload_id: str) -> None:
-    try:
-        async with asyncio.timeout(_CANCEL_S):
-            await client.delete_upload(upload_id)
-    except NotFound:
-        return
-    except (ServiceError, TimeoutError) as error:
-        tell(f"The upload {upload_id} could not be removed: {error or 'no answer in time'}")
 
 
 async def _restored(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> pb.Job:
     job_id = secrets.token_hex(8)
     try:
+        await _tell_plan(client, request, bar)
         job = await _created(client, request, job_id)
         async with contextlib.aclosing(client.watch_job(job_id)) as jobs:
             async for job in jobs:
@@ -117,6 +98,13 @@ async def _restored(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> 
         raise
     raise_unless_succeeded(job)
     return job
+
+
+async def _tell_plan(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> None:
+    """What is about to be done; where that isn't known yet, or can't be done, the job says so."""
+    bar.say("Planning")
+    with contextlib.suppress(ServiceError):
+        tell(plan_words(await client.plan_job(request)))
 
 
 async def _cancel(client: GatewayClient, job_id: str) -> None:
@@ -129,22 +117,8 @@ async def _cancel(client: GatewayClient, job_id: str) -> None:
         tell(f"The job {job_id} was cancelled.")
 
 
-def _request(arguments: argparse.Namespace, upload_id: str) -> pb.JobRequest:
-    request = pb.JobRequest(source=pb.Source(upload_id=upload_id), model=arguments.model, seed=arguments.seed)
-    if arguments.scale is not None:
-        request.target.scale = arguments.scale
-    elif arguments.short_side is not None:
-        request.target.short_side = arguments.short_side
-    elif arguments.size is not None:
-        request.target.box.width, request.target.box.height = arguments.size
-    if arguments.frames is not None:
-        request.range.frames.first, request.range.frames.end = arguments.frames
-    for name in ("colour", "crf", "input_noise", "latent_noise", "steps", "cfg_scale"):
-        if getattr(arguments, name) is not None:
-            setattr(request, name, getattr(arguments, name))
-    if arguments.output is not None:
-        request.container = FORMAT_OF_SUFFIX.get(arguments.output.suffix.lower(), "")
-    return request
+def _container(output: Path | None) -> str:
+    return FORMAT_OF_SUFFIX.get(output.suffix.lower(), "") if output is not None else ""
 
 
 def _check_paths(source: Path, output: Path | None, is_sequence: bool) -> None:

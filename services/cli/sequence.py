@@ -7,7 +7,7 @@ from pathlib import Path
 from services.cli.output import UsageError
 from services.common.errors import Unavailable
 
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 _NAME = re.compile(r"\d{1,18}\.png")
 
@@ -19,7 +19,7 @@ def find_pictures(source: Path) -> list[Path] | None:
         UsageError: there are none.
     """
     if source.is_dir():
-        found = [path for path in source.iterdir() if path.suffix.lower() in _PICTURES and not path.name.startswith(".")]
+        found = [path for path in source.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
         where = "the directory"
     elif _NUMBER.search(source.name) and not source.exists():
         number = _NUMBER.split(source.name)
@@ -30,7 +30,7 @@ def find_pictures(source: Path) -> list[Path] | None:
     else:
         return None
     if not found:
-        raise UsageError(f"seedvr2 restore: {where} {source} has no pictures ({', '.join(sorted(_PICTURES))}).")
+        raise UsageError(f"seedvr2 restore: {where} {source} has no pictures ({', '.join(sorted(PICTURES))}).")
     return sorted(found, key=_by_number)
 
 

@@ -81,7 +81,9 @@ def test_restore_needs_no_server_and_leaves_nothing_running(clip: Path, tmp_path
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     out, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0, err
+    # What it is about to do, and nothing else.
+    assert re.fullmatch(rf"\d+x\d+ to 128x\d+, {FRAMES} frames \(\d:\d\d\) in 1 span; nano, mp4.*\n", err)
     record = json.loads(out)
     output = tmp_path / "tiny-restored.mp4"
     assert (record["frames"], record["output"], record["width"]) == (FRAMES, str(output), 128)

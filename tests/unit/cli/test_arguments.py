@@ -23,6 +23,11 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
         ("restore a.mp4 --seed 18446744073709551616", "is not a seed"),
         ("restore a.mp4 --colour red", "'red' is not one of wavelet, none"),
         ("restore a.mp4 --frames 3:3", "'3:3' is not FIRST:END"),
+        ("restore a.mp4 --time 2:1", "'2:1' is not START:END in seconds"),
+        ("restore a.mp4 --time 5", "'5' is not START:END in seconds"),
+        ("restore a.mp4 --time 0:1 --frames 0:1", "not allowed with"),
+        ("restore a --each --sequence", "not allowed with"),
+        ("plan", "FILE"),
         ("restore a.mp4 --crf 52", "'52' is not a rate factor from 0 to 51"),
         ("restore a.mp4 --input-noise 2", "'2' is not from 0 to 1"),
         ("restore a.mp4 --latent-noise x", "'x' is not a number"),
@@ -46,6 +51,11 @@ def test_restore_options_are_read():
     assert (arguments.input, arguments.output, arguments.server) == (Path("a.mp4"), Path("b.mkv"), "gate:50051")
     assert (arguments.size, arguments.seed, arguments.model, arguments.json) == ((1280, 720), 7, "nano", True)
     assert arguments.colour == pb.COLOUR_MODE_WAVELET_ADAPTIVE
+
+
+def test_a_time_range_is_read_to_the_nanosecond():
+    assert build_parser().parse_args(["plan", "a.mp4", "b.mp4", "--time", "0.1:95.000000001"]).time == (10**8, 95 * 10**9 + 1)
+    assert build_parser().parse_args(["restore", "a.mp4", "--time", "90:"]).time == (90 * 10**9, None)
 
 
 def test_strength_options_are_read():

@@ -47,7 +47,8 @@ async def test_a_file_becomes_a_restored_file_beside_it(
     assert output.read_bytes() == result
     said = capsys.readouterr()
     assert said.out == f"{output}: 4 frames, 640x360, in 2.0 s (0.50 s a frame)\n"
-    assert said.err == "A frame was unreadable.\n"
+    plan = "320x180 to 640x360, 4 frames (0:00) in 1 span; nano, mp4\n"
+    assert said.err == plan + "A frame was unreadable.\n"
     request = next(request.request for name, request in gateway.calls if name == "CreateJob")
     assert request.target.short_side == 360
     assert request.HasField("seed")
@@ -175,5 +176,5 @@ async def test_an_interruption_cancels_the_job(gateway: FakeGateway, server: str
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 130
     assert json.loads(out)["error"]["code"] == "Interrupted"
-    assert err.decode() == f"The job {gateway.job.job_id} was cancelled.\n"
+    assert err.decode().splitlines()[-1] + "\n" == f"The job {gateway.job.job_id} was cancelled.\n"
     assert "CancelJob" in [name for name, _ in gateway.calls]

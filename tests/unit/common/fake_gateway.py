@@ -75,6 +75,12 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         if offset != len(self.kept):
             raise ChunkOutOfOrder(f"{len(self.kept)} bytes are kept.")
 
+    async def PlanJob(self, request: pb.PlanJobRequest, context: Any) -> pb.PlanJobResponse:
+        self._note(request)
+        plan = pb.PlanSummary(source_width=320, source_height=180, width=640, height=360, frames=4, spans=1, model="nano")
+        plan.container = "mp4"
+        return pb.PlanJobResponse(plan=plan)
+
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.CreateJobResponse:
         self._note(request)
         if self.refusal is not None:
