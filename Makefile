@@ -2,11 +2,11 @@
 PY := .venv/bin/python
 PB := services/common/pb/seedvr2/v1/.stamp
 
-.PHONY: setup proto demo run test lint format bench lock clean
+.PHONY: setup proto demo run test lint format bench images images-test lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(PB)    ## .venv with everything, and the generated gRPC code
 
@@ -15,7 +15,7 @@ venv:
 	@scripts/setup.sh
 
 $(PB): protos/seedvr2/v1/*.proto | venv
-	$(PY) -m grpc_tools.protoc -Iservices/common/pb=protos --python_out=. --pyi_out=. --grpc_python_out=. $(wildcard protos/seedvr2/v1/*.proto)
+	scripts/proto.sh $(PY)
 	@touch $@
 
 proto: $(PB)    ## gRPC code from protos/
@@ -29,16 +29,25 @@ run: setup      ## the web page on this machine, http://127.0.0.1:7860
 test: setup     ## all tests
 	$(PY) -m pytest
 
-lint: setup     ## ruff, mypy, import rules, protos
+lint: setup     ## ruff, mypy, import rules, protos, Dockerfiles, shell scripts
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy && .venv/bin/lint-imports
 	.venv/bin/buf lint protos
+	.venv/bin/hadolint services/*/Dockerfile
+	.venv/bin/shellcheck scripts/*.sh .ci/run
 
 format: setup   ## what lint would change
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 bench: setup    ## speed, memory and wire overhead on this machine
 	$(PY) -m bench
+
+IMAGES ?= ui gateway inference
+images:         ## container images, with podman or docker; IMAGES="ui gateway inference-cpu" chooses, scripts/images.sh says more
+	scripts/images.sh $(IMAGES)
+
+images-test:    ## build the images with podman on a stand-in base, and restore a clip across their containers
+	scripts/images_test.sh
 
 lock: setup     ## requirements.txt from requirements.in
 	scripts/lock.sh

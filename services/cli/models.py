@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from services.cli.connection import connected
-from services.cli.output import as_record, print_result, table
+from services.cli.output import UsageError, as_record, print_result, table
 from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.inference.delivery.options import settings_of
@@ -32,9 +32,18 @@ def list_models(arguments: argparse.Namespace) -> int:
 
 
 def fetch_or_verify(arguments: argparse.Namespace) -> int:
-    """Bring models here, or compare them with their hashes."""
-    # Imported here: other commands need nothing that talks to a hub.
-    from services.inference.delivery import command
+    """Bring models here, or compare them with their hashes.
+
+    Raises:
+        UsageError: this installation is a client only.
+    """
+    try:
+        # Imported here: other commands need nothing that talks to a hub.
+        from services.inference.delivery import command
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"Models are fetched and verified where the inference service is installed; {error.name} is missing here."
+        ) from error
 
     command.run(vars(arguments), os.environ)
     return 0

@@ -64,6 +64,10 @@ def open_channel(address: str, tls: ChannelTls | None = None) -> grpc.aio.Channe
     return grpc.aio.secure_channel(target, channel_credentials(tls), options=(*_CHANNEL_OPTIONS, *name))
 
 
+LIVE = "seedvr2.live"
+"""Of the health service: this is SERVING as long as the process answers, whatever its services do."""
+
+
 class Server:
     """A gRPC server that says how it is and stops in order."""
 
@@ -98,6 +102,7 @@ class Server:
         if self._reflection:
             names = [health.SERVICE_NAME, reflection.SERVICE_NAME, *self._names]
             reflection.enable_server_reflection(names, self._server)
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
         port = _listen(self._server, self._address, self._tls)
         if self._probed is not None:

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,13 @@ def test_what_fails_is_a_sentence(capsys: pytest.CaptureFixture[str]):
 def test_a_token_is_no_argument(capsys: pytest.CaptureFixture[str]):
     assert main(["models", "fetch", "seedvr2-3b", "--token", "hf_x"]) == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_client_without_the_hub_packages_says_where_models_are_fetched():
+    program = (
+        "import sys; sys.modules['huggingface_hub'] = None\n"
+        "from services.cli.__main__ import main; sys.exit(main(['models', 'fetch', 'seedvr2-3b']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "where the inference service is installed; huggingface_hub is missing here" in ended.stderr
