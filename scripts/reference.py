@@ -14,6 +14,8 @@ from scripts.memory_page import memory_page
 from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
 from services.common.rpc.status import code_of
+from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
+from services.gateway.identity.settings import IdentitySettings
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
 from services.gateway.store.s3.settings import S3Settings
@@ -24,6 +26,7 @@ from services.ui.settings import UiSettings
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
+    "Identity (the gateway)": (IDENTITY_PREFIX, IdentitySettings),
     "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "UI": ("SEEDVR2_UI", UiSettings),

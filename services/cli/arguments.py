@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn
 
-from services.cli import jobs, models, plan, restore, up
+from services.cli import jobs, models, plan, restore, tokens, up
 from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.common.formats import FORMAT_OF_SUFFIX
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands.add_parser("plan", help="what restoring would do: size, frames, time, memory"))
     _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
     _add_models(commands.add_parser("models", help="list, fetch and verify models"))
+    _add_tokens(commands.add_parser("tokens", help="make tokens that a gateway lets in"))
     return parser
 
 
@@ -165,6 +166,7 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     commands.choices["list"].add_argument(
         "--limit", type=_number(1, 10_000, "jobs"), default=50, metavar="N", help="at most this many (default: %(default)s)"
     )
+    commands.choices["list"].add_argument("--all-owners", action="store_true", help="those of everybody, for administrators")
     commands.choices["download"].add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="a file or a directory (default: the result's name, here)"
     )
@@ -181,6 +183,18 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     # Its --token-file is the hub's; whom a gateway should let in is in the environment.
     parsers["list"].set_defaults(gateway_token_file=None, ca=None, act_as="")
     _add_json(parsers["list"])
+
+
+def _add_tokens(parser: argparse.ArgumentParser) -> None:
+    command = parser.add_subparsers(metavar="COMMAND", required=True).add_parser("create", help="make one, and the line for it")
+    command.set_defaults(run=tokens.create)
+    command.add_argument("subject", metavar="SUBJECT", help="who it is for, for example an address of e-mail")
+    command.add_argument(
+        "--role", choices=("user", "admin", "delegate"), default="user",
+        help="delegate: speaks for others, as the web page behind a proxy does (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--days", type=_number(1, 36_500, "days"), metavar="N", help="until it expires (default: never)")
+    _add_json(command)
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:

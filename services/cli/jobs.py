@@ -17,9 +17,10 @@ _PAGE = 200
 async def list_jobs(arguments: argparse.Namespace) -> int:
     """The newest jobs as a table."""
     async with connected(arguments) as client:
-        jobs = await _newest(client, arguments.limit)
-    rows = [_row(job) for job in jobs]
-    text = table(("ID", "STATE", "FRAMES", "MODEL", "CREATED", "FILE"), rows) if rows else "There are no jobs."
+        jobs = await _newest(client, arguments.limit, all_owners=arguments.all_owners)
+    head = ("ID", "STATE", "FRAMES", "MODEL", "CREATED", "FILE", *(("SUBJECT",) if arguments.all_owners else ()))
+    rows = [_row(job) + ((job.subject or job.owner,) if arguments.all_owners else ()) for job in jobs]
+    text = table(head, rows) if rows else "There are no jobs."
     print_result(arguments.json, {"jobs": [as_record(job) for job in jobs]}, text)
     return 0
 
@@ -112,11 +113,11 @@ def describe(job: pb.Job) -> str:
     return "\n".join(f"{name:9} {value}" for name, value in lines.items() if value)
 
 
-async def _newest(client: GatewayClient, limit: int) -> list[pb.Job]:
+async def _newest(client: GatewayClient, limit: int, *, all_owners: bool) -> list[pb.Job]:
     jobs: list[pb.Job] = []
     token = ""
     while len(jobs) < limit:
-        page = await client.list_jobs(min(limit - len(jobs), _PAGE), token)
+        page = await client.list_jobs(min(limit - len(jobs), _PAGE), token, all_owners=all_owners)
         jobs += page.jobs
         token = page.next_page_token
         if not token:

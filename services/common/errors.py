@@ -14,7 +14,11 @@
     │   ├── ModelBroken            a model's files are missing, changed or of another shape
     │   └── FingerprintChanged     a worker can't restore what another fingerprint planned
     ├── RangeOutOfBounds           a part was asked for that the object doesn't have
+    ├── Unauthenticated            say who you are: a token is missing, wrong or has expired
+    ├── PermissionDenied           whoever calls may not do this
     ├── TooLarge                   a limit of this installation is passed
+    │   ├── LoginsLimited          too many wrong tokens came from there; wait
+    │   ├── QuotaExceeded          whoever calls has used up what they may have
     │   ├── QueueFull              too much is waiting; come back later
     │   ├── GpuOutOfMemory         a span didn't fit on the GPU; the worker goes on
     │   └── StoreFull              no space left for artifacts
@@ -103,8 +107,26 @@ class RangeOutOfBounds(ServiceError):
     """A part was asked for that the object doesn't have."""
 
 
+class Unauthenticated(ServiceError):
+    """A token is missing, wrong or has expired."""
+
+
+class PermissionDenied(ServiceError):
+    """Whoever calls may not do this."""
+
+
 class TooLarge(ServiceError):
     """A limit of this installation is passed."""
+
+
+class LoginsLimited(TooLarge):
+    """Too many wrong tokens came from there, or from everywhere."""
+
+    retryable = True
+
+
+class QuotaExceeded(TooLarge):
+    """Whoever calls has used up what they may have; ``field`` names the quota."""
 
 
 class QueueFull(TooLarge):

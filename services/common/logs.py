@@ -7,9 +7,11 @@ import contextlib
 import contextvars
 import json
 import logging
+import logging.handlers
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _context: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("log_context", default=None)
@@ -23,6 +25,13 @@ def setup_logging(service: str, level: str = "INFO") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx", "httpx2", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def json_file_handler(service: str, file: Path) -> logging.Handler:
+    """What writes the same lines into a file, which may be moved away at any time. Raises OSError: it can't be written."""
+    handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8")
+    handler.setFormatter(_JsonFormatter(service))
+    return handler
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
 from services.gateway.fleet.endpoints import Listed, parse_workers
 from services.gateway.fleet.workers import Fleet
+from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
+from services.gateway.identity.settings import IdentitySettings
+from services.gateway.identity.setup import make_door, make_interceptor
 from services.gateway.leases.files import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
@@ -52,11 +55,12 @@ async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path)
         yield store
 
 
-async def serve(settings: GatewaySettings, s3: S3Settings, directory: Path) -> None:
+async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySettings, directory: Path) -> None:
     """Run until SIGTERM or SIGINT. Raises SettingsError, StoreUnavailable."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     stall_s = settings.span_stall_s + settings.worker_poll_s
+    door = make_door(identity, settings.address)
     tls = channel_tls(
         settings.worker_ca_file, settings.worker_certificate_file, settings.worker_key_file, settings.worker_tls_name
     )
@@ -69,6 +73,7 @@ async def serve(settings: GatewaySettings, s3: S3Settings, directory: Path) -> N
         server = Server(
             settings.address, tls=server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file),
             health_address=settings.health_address, reflection=settings.reflection,
+            interceptors=[make_interceptor(identity, door)],
         )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
         async with contextlib.aclosing(workers):
@@ -94,8 +99,9 @@ def main() -> None:
     try:
         settings = read_settings(GatewaySettings, _PREFIX, os.environ)
         s3 = read_settings(S3Settings, PREFIX, os.environ)
+        identity = read_settings(IdentitySettings, IDENTITY_PREFIX, os.environ)
         setup_logging("gateway", settings.log_level)
-        asyncio.run(serve(settings, s3, Path(settings.store_directory).absolute()))
+        asyncio.run(serve(settings, s3, identity, Path(settings.store_directory).absolute()))
     except (SettingsError, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -13,6 +13,7 @@ from services.gateway import jobs
 from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.cleaning import finish_removal, remove_job
+from services.gateway.identity.caller import current_caller
 from services.gateway.jobs import Job, JobRequest, PlanSummary
 from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
@@ -91,7 +92,8 @@ class JobControl:
                 return _same(known, request)
             source = await self._check(ref.owner, request)
             job = Job(
-                owner=ref.owner, job_id=ref.id, request=request, model=request.model or self._catalogue.default_model(),
+                owner=ref.owner, subject=current_caller().subject, job_id=ref.id, request=request,
+                model=request.model or self._catalogue.default_model(),
                 filename=source.upload.filename, source_sha256=source.upload.sha256, created_at=time.time(),
             )  # fmt: skip
             try:

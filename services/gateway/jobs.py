@@ -236,6 +236,9 @@ class Job:
     created_at: float
     """Seconds since 1970."""
 
+    subject: str = ""
+    """Who created it; empty without authentication."""
+
     owner: str = LOCAL
     """Whose it is."""
 
@@ -378,6 +381,7 @@ def request_to_json(job: Job) -> bytes:
     record = {
         "schema_version": SCHEMA_VERSION,
         "owner": job.owner,
+        "subject": job.subject,
         "job_id": job.job_id,
         "request": asdict(job.request),
         "model": job.model,
@@ -391,7 +395,7 @@ def request_to_json(job: Job) -> bytes:
 def state_to_json(job: Job) -> bytes:
     """What changes of a job."""
     record = asdict(job)
-    for name in ("owner", "job_id", "request", "model", "filename", "source_sha256", "created_at"):
+    for name in ("owner", "subject", "job_id", "request", "model", "filename", "source_sha256", "created_at"):
         del record[name]
     return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
 

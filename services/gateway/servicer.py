@@ -16,10 +16,11 @@ from services.gateway import codec
 from services.gateway.book import JobBook, listed_by
 from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
-from services.gateway.identity.caller import current_caller
+from services.gateway.identity.caller import Role, current_caller, require_admin
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.ports import Workers
+from services.gateway.progress import Progress
 from services.gateway.results import Download, Results
 from services.gateway.uploads import Finish, Uploads
 
@@ -125,7 +126,10 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
     async def ListJobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         if not 0 <= request.page_size <= _LONGEST_PAGE:
             raise InvalidOption(f"The page size is {request.page_size}; give 1 to {_LONGEST_PAGE}, or 0.", field="page_size")
-        jobs = self._book.jobs(current_caller().owner, codec.decode_states(list(request.states)))
+        if request.all_owners:
+            require_admin("list the jobs of others")
+        owner = None if request.all_owners else current_caller().owner
+        jobs = self._book.jobs(owner, codec.decode_states(list(request.states)))
         if request.page_token:
             after = _decode_token(request.page_token)
             jobs = [job for job in jobs if listed_by(job) < after]
@@ -137,7 +141,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
     async def WatchJob(self, request: pb.WatchJobRequest) -> AsyncGenerator[pb.WatchJobResponse, None]:
         async with contextlib.aclosing(self._book.watch(_mine(request.job_id))) as changes:
             async for job, progress in changes:
-                yield pb.WatchJobResponse(job=codec.encode_job(job, progress))
+                yield pb.WatchJobResponse(job=_encoded(job, progress))
 
     @_unary
     async def CancelJob(self, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
@@ -190,6 +194,14 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         checks = await self._results.report(_mine(request.job_id))
         return pb.GetQualityReportResponse(checks=[codec.encode_check(check) for check in checks])
 
+    # ---- callers ----
+
+    @_unary
+    async def GetCaller(self, request: pb.GetCallerRequest) -> pb.GetCallerResponse:
+        caller = current_caller()
+        by = caller.by.subject if caller.by else ""
+        return pb.GetCallerResponse(subject=caller.subject, role=caller.role.value, by_subject=by)
+
     # ---- cluster ----
 
     @_unary
@@ -209,7 +221,15 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         )
 
     def _job(self, job: Job) -> pb.Job:
-        return codec.encode_job(job, self._book.progress(job.ref))
+        return _encoded(job, self._book.progress(job.ref))
+
+
+def _encoded(job: Job, progress: Progress) -> pb.Job:
+    """A job as whoever calls may see it."""
+    message = codec.encode_job(job, progress)
+    if current_caller().role is Role.ADMIN:
+        message.subject, message.owner = job.subject, job.owner
+    return message
 
 
 def _mine(name: str) -> Ref:

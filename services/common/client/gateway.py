@@ -169,10 +169,10 @@ class GatewayClient:
         return (await self._calls.call(pb.GetJobResponse, pb.GetJobRequest(job_id=job_id))).job
 
     async def list_jobs(
-        self, page_size: int = 50, page_token: str = "", states: Iterable[pb.JobState] = ()
+        self, page_size: int = 50, page_token: str = "", states: Iterable[pb.JobState] = (), *, all_owners: bool = False
     ) -> pb.ListJobsResponse:
-        """One page of jobs, newest first; no ``states`` means all."""
-        request = pb.ListJobsRequest(page_size=page_size, page_token=page_token, states=states)
+        """One page of jobs, newest first; no ``states`` means all. ``all_owners``: those of everybody, for administrators."""
+        request = pb.ListJobsRequest(page_size=page_size, page_token=page_token, states=states, all_owners=all_owners)
         return await self._calls.call(pb.ListJobsResponse, request)
 
     async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
@@ -264,6 +264,12 @@ class GatewayClient:
     async def quality_report(self, job_id: str) -> pb.GetQualityReportResponse:
         """What was checked when the result was joined."""
         return await self._calls.call(pb.GetQualityReportResponse, pb.GetQualityReportRequest(job_id=job_id))
+
+    # ---- callers ----
+
+    async def caller(self) -> pb.GetCallerResponse:
+        """Who calls, as the gateway sees it."""
+        return await self._calls.call(pb.GetCallerResponse, pb.GetCallerRequest())
 
     # ---- cluster ----
 

@@ -113,6 +113,7 @@ class SyncGatewayClient:
     playlist = _blocking(GatewayClient.playlist)
     frame = _blocking(GatewayClient.frame)
     quality_report = _blocking(GatewayClient.quality_report)
+    caller = _blocking(GatewayClient.caller)
     models = _blocking(GatewayClient.models)
     cluster_status = _blocking(GatewayClient.cluster_status)
 

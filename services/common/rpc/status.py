@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from services.common import errors
 from services.common.errors import ServiceError
+from services.common.rpc.handlers import rewrapped
 
 _log = logging.getLogger(__name__)
 _DOMAIN = "seedvr2"
@@ -23,6 +24,8 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RangeOutOfBounds: grpc.StatusCode.OUT_OF_RANGE,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -35,8 +38,6 @@ _CLASSES: dict[grpc.StatusCode, type[ServiceError]] = {
 } | {
     grpc.StatusCode.INTERNAL: errors.InternalError,
     grpc.StatusCode.UNKNOWN: errors.InternalError,
-    grpc.StatusCode.UNAUTHENTICATED: errors.InvalidInput,
-    grpc.StatusCode.PERMISSION_DENIED: errors.InvalidInput,
 }
 
 
@@ -51,9 +52,12 @@ def canonical_code(error: type[ServiceError]) -> int:
 
 
 def status_of(error: ServiceError) -> status_pb2.Status:
-    """The whole status: code, sentence, ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    """The whole status: code, sentence, ErrorInfo, and BadRequest, QuotaFailure or RetryInfo where they apply."""
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=_DOMAIN)]
-    if error.field:
+    if isinstance(error, errors.QuotaExceeded):
+        quota = error_details_pb2.QuotaFailure.Violation(subject=error.field, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[quota]))
+    elif error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:
@@ -74,6 +78,8 @@ def error_of(failure: grpc.RpcError) -> ServiceError:
             cls = errors.all_errors().get(info.reason, cls) if info.domain == _DOMAIN else cls
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             field = _unpacked(detail, error_details_pb2.BadRequest()).field_violations[0].field
+        elif detail.Is(error_details_pb2.QuotaFailure.DESCRIPTOR):
+            field = _unpacked(detail, error_details_pb2.QuotaFailure()).violations[0].subject
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             delay = _unpacked(detail, error_details_pb2.RetryInfo()).retry_delay
             retry_after_s = delay.seconds + delay.nanos / 1e9
@@ -86,25 +92,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handler of one call."""
         handler = await continuation(details)
-        if handler is None:
-            return None
-        kind = _HANDLER_KINDS[(handler.request_streaming, handler.response_streaming)]
-        wrapped = _wrap_stream if handler.response_streaming else _wrap_unary
-        return kind(
-            wrapped(getattr(handler, _HANDLER_FIELDS[kind])),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-
-_HANDLER_KINDS: dict[tuple[bool, bool], Callable[..., Any]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-_HANDLER_NAMES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-_HANDLER_FIELDS = dict(zip(_HANDLER_KINDS.values(), _HANDLER_NAMES, strict=True))
+        return rewrapped(handler, unary=_wrap_unary, stream=_wrap_stream) if handler else None
 
 
 def _wrap_unary(handler: Callable[..., Any]) -> Callable[..., Any]:

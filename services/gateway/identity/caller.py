@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from services.common.errors import PermissionDenied
 from services.gateway.keys import LOCAL
 
 _OWNER_CHARACTERS = 32
@@ -35,10 +36,13 @@ class Caller:
     role: Role
     """What they may do."""
 
+    by: "Caller | None" = None
+    """Who really calls, in the name of this one; None: nobody else."""
+
     @property
     def owner(self) -> str:
         """Under which name their jobs and uploads are kept."""
-        return hashlib.sha256(self.subject.encode()).hexdigest()[:_OWNER_CHARACTERS] if self.subject else LOCAL
+        return owner_of(self.subject)
 
 
 ANYBODY = Caller(subject="", role=Role.ADMIN)
@@ -47,9 +51,20 @@ ANYBODY = Caller(subject="", role=Role.ADMIN)
 _caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
 
 
+def owner_of(subject: str) -> str:
+    """Under which name the jobs and uploads of a subject are kept; of the empty one: of callers without authentication."""
+    return hashlib.sha256(subject.encode()).hexdigest()[:_OWNER_CHARACTERS] if subject else LOCAL
+
+
 def current_caller() -> Caller:
     """Who makes the call that this task answers."""
     return _caller.get()
+
+
+def require_admin(what: str) -> None:
+    """Let nobody but administrators do ``what``. Raises PermissionDenied."""
+    if current_caller().role is not Role.ADMIN:
+        raise PermissionDenied(f"Only administrators may {what}.")
 
 
 def set_caller(caller: Caller) -> None:
