@@ -27,6 +27,8 @@
     │   ├── StoreUnavailable       the artifact store doesn't answer
     │   ├── WorkerBroken           a rank, or the whole worker, was lost
     │   ├── WorkerUnavailable      no worker can be reached
+    │   ├── ClusterUnavailable     the Kubernetes API doesn't answer
+    │   │   └── ClusterForbidden   it doesn't allow what the gateway needs
     │   └── Draining               this server is about to stop
     ├── DeadlinePassed             time ran out
     ├── JobCancelled               somebody cancelled it
@@ -167,6 +169,16 @@ class WorkerBroken(Unavailable):
 
 class WorkerUnavailable(Unavailable):
     """No worker can be reached."""
+
+
+class ClusterUnavailable(Unavailable):
+    """The Kubernetes API doesn't answer."""
+
+
+class ClusterForbidden(ClusterUnavailable):
+    """The Kubernetes API doesn't allow what the gateway needs."""
+
+    retryable = False
 
 
 class Draining(Unavailable):

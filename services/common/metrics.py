@@ -94,6 +94,18 @@ class GatewayMetrics:
             "seedvr2_queued_megapixels", "Output megapixels of spans that wait for a worker.", ["pool"], registry=registry
         )
         self.workers = Gauge("seedvr2_workers", "Workers by state.", ["state"], registry=registry)
+        self.cluster_watch = Counter(
+            "seedvr2_cluster_watch_events_total",
+            "What came of watching the cluster's objects: list, added, modified, deleted, bookmark, expired, lost.",
+            ["objects", "event"],
+            registry=registry,
+        )
+        self.leases = Counter(
+            "seedvr2_lease_events_total",
+            "What became of leases in the cluster: taken, taken_over, released, lost, late (a renewal that failed).",
+            ["event"],
+            registry=registry,
+        )
         self.span_retries = Counter(
             "seedvr2_span_retries_total", "Spans that were sent again, by the error's class.", ["reason"], registry=registry
         )

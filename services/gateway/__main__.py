@@ -19,18 +19,17 @@ from services.common.rpc.server import Server, wait_for_signal
 from services.common.rpc.tls import channel_tls, server_tls
 from services.common.settings import read_settings
 from services.gateway.container.adapter import Container
-from services.gateway.fleet.endpoints import Listed, parse_workers
 from services.gateway.fleet.workers import Fleet
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.identity.setup import make_door, make_interceptor
-from services.gateway.leases.files import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.base import Store
 from services.gateway.store.local import LocalStore
 from services.gateway.store.s3.settings import PREFIX, S3Settings
 from services.gateway.store.s3.store import S3Store
+from services.gateway.surroundings import surroundings
 
 _NAME = "seedvr2.v1.Gateway"
 _PREFIX = "SEEDVR2_GATEWAY"
@@ -64,11 +63,14 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
     tls = channel_tls(
         settings.worker_ca_file, settings.worker_certificate_file, settings.worker_key_file, settings.worker_tls_name
     )
-    workers = Fleet([Listed(parse_workers(settings.workers))], poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
-    async with open_store(settings, s3, directory) as store:
+    async with contextlib.AsyncExitStack() as stack:
+        finders, leases = await stack.enter_async_context(surroundings(settings, directory, metrics))
+        workers = Fleet(finders, poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
+        await stack.enter_async_context(contextlib.aclosing(workers))
+        store = await stack.enter_async_context(open_store(settings, s3, directory))
         service = GatewayService(
-            settings=settings, store=store, workers=workers, container=Container(container_limits(settings)),
-            leases=FileLeases(directory / ".leases"), metrics=metrics,
+            settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
+            metrics=metrics,
         )  # fmt: skip
         server = Server(
             settings.address, tls=server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file),
@@ -76,22 +78,21 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
             interceptors=[make_interceptor(identity, door)],
         )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
-        async with contextlib.aclosing(workers):
-            await workers.start()
-            await service.load()
-            metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None
-            port = await server.start()
-            await service.start()
-            await server.set_serving(True)
-            tell_ready(
-                settings.ready_file,
-                address=with_port(settings.address, port),
-                metrics_address=with_port(settings.metrics_address, metrics_port),
-            )
-            await wait_for_signal()
-            await server.set_serving(False)
-            await service.stop()
-            await server.stop(settings.drain_s)
+        await workers.start()
+        await service.load()
+        metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None
+        port = await server.start()
+        await service.start()
+        await server.set_serving(True)
+        tell_ready(
+            settings.ready_file,
+            address=with_port(settings.address, port),
+            metrics_address=with_port(settings.metrics_address, metrics_port),
+        )
+        await wait_for_signal()
+        await server.set_serving(False)
+        await service.stop()
+        await server.stop(settings.drain_s)
 
 
 def main() -> None:

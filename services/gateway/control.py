@@ -186,7 +186,7 @@ class JobControl:
     async def adopt_always(self) -> None:
         """:meth:`adopt`, again and again."""
         while True:
-            await asyncio.sleep(self._settings.adopt_s)
+            await self._leases.freed(self._settings.adopt_s)
             try:
                 await self.adopt()
             except ServiceError:

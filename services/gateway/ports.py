@@ -232,3 +232,6 @@ class Leases(Protocol):
 
     async def release(self, lease: Lease, *, forget: bool = False) -> None:
         """Give it back; ``forget`` where its job is gone. One that was lost is fine."""
+
+    async def freed(self, within_s: float) -> None:
+        """Return when jobs may have lost their driver, or after ``within_s`` seconds."""

@@ -23,13 +23,24 @@ class GatewaySettings:
     store_min_free_bytes: int = setting(
         256 << 20, "bytes that artifacts, or with S3 scratch files, leave free on their file system"
     )
-    workers: tuple[str, ...] = setting(("127.0.0.1:50061",), "inference workers, each pool=host:port or host:port")
+    discovery: str = setting("list", "who finds inference workers: list, or kubernetes by its EndpointSlices")
+    workers: tuple[str, ...] = setting(
+        ("127.0.0.1:50061",), "list of workers, each pool=host:port, or pool=dns:///host:port for all addresses of a name"
+    )
+    workers_resolve_s: float = setting(10.0, "seconds between two looks at the addresses of such a name")
     worker_ca_file: str = setting(
         "", "PEM file of who signs the workers' certificates; empty: no TLS between gateway and workers"
     )
     worker_certificate_file: str = setting("", "PEM file of the certificate that workers are shown; empty: none")
     worker_key_file: str = setting("", "PEM file of its private key")
     worker_tls_name: str = setting("", "name that the workers' certificates carry; empty: the host of their address")
+    kubernetes_config: str = setting("", "kubeconfig file; empty: the service account of the pod that the gateway runs in")
+    kubernetes_namespace: str = setting("", "namespace of workers and leases; empty: the pod's own, or the kubeconfig's")
+    kubernetes_selector: str = setting("seedvr2.io/pool", "label selector of the workers' EndpointSlices")
+    kubernetes_instance: str = setting("seedvr2", "name of this installation, where several share a namespace")
+    leases: str = setting("file", "who says which gateway drives a job: file, for one machine, or kubernetes")
+    lease_s: int = setting(9, "seconds after which the jobs of a gateway that has died are taken up by others (kubernetes)")
+    lease_renew_s: float = setting(2.0, "seconds between two signs of life of a gateway (kubernetes)")
     default_model: str = setting("", "model of jobs that name none; empty: the first one that workers serve, by name")
     max_upload_bytes: int = setting(50 << 30, "largest upload, in bytes")
     max_source_pixels: int = setting(8192 * 4352, "largest frame of a source, in pixels")
@@ -58,11 +69,17 @@ class GatewaySettings:
     ready_file: str = setting("", "file that gets the real addresses as JSON once the service listens; empty: none")
 
     def __post_init__(self) -> None:
+        for name, choices in (("discovery", ("list", "kubernetes")), ("leases", ("file", "kubernetes"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}")
+        if self.lease_s < 3 * self.lease_renew_s:
+            raise ValueError(f"lease_s is {self.lease_s}; it must be at least three times lease_renew_s, {self.lease_renew_s:g}")
         for name in ("max_upload_bytes", "max_source_pixels", "max_output_pixels", "max_active_jobs", "segment_frames",
                      "span_attempts", "container_memory_bytes", "container_cpu_s", "container_processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("max_duration_s", "preview_max_s", "span_seconds", "worker_poll_s", "span_stall_s",
+        for name in ("max_duration_s", "preview_max_s", "span_seconds", "worker_poll_s", "workers_resolve_s",
+                     "lease_renew_s", "span_stall_s",
                      "container_silence_s", "adopt_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")

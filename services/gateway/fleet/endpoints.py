@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.common.errors import SettingsError
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
@@ -69,21 +67,6 @@ def split_address(address: str) -> tuple[str, int] | None:
 def with_brackets(host: str) -> str:
     """A host as it stands before a port."""
     return f"[{host}]" if ":" in host else host
-
-
-def parse_workers(entries: Sequence[str]) -> list[Endpoint]:
-    """``pool=host:port`` entries; the pool may be left out.
-
-    Raises:
-        SettingsError: an entry of another form, or an address twice.
-    """
-    found: dict[str, Endpoint] = {}
-    for entry in entries:
-        pool, _, address = entry.rpartition("=")
-        if split_address(address) is None or address in found:
-            raise SettingsError(f"{entry!r} in the list of workers is not pool=host:port, or its address is there twice.")
-        found[address] = Endpoint(address=address, pool=pool)
-    return list(found.values())
 
 
 class Listed:

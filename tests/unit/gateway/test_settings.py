@@ -11,7 +11,18 @@ def test_the_defaults_are_read_back_from_the_environment():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("SEGMENT_FRAMES", "0"), ("SPAN_SECONDS", "0"), ("DRAIN_S", "-1"), ("STORE_DIRECTORY", ""), ("X", "1")]
+    ("name", "value"),
+    [
+        ("SEGMENT_FRAMES", "0"),
+        ("SPAN_SECONDS", "0"),
+        ("DRAIN_S", "-1"),
+        ("STORE_DIRECTORY", ""),
+        ("X", "1"),
+        ("DISCOVERY", "etcd"),
+        ("LEASES", ""),
+        ("LEASE_S", "5"),
+        ("LEASE_RENEW_S", "0"),
+    ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: str):
     with pytest.raises(SettingsError, match=name.lower() if name != "X" else "X"):

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,17 @@ from services.common.errors import (
     WorkerBroken,
     WorkerUnavailable,
 )
-from services.common.media import Packet, SpanTask
+from services.common.media import Packet
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
-from services.common.plan import RestorePlan, Segment
+from services.common.plan import Segment
 from services.common.rpc.server import Server
 from services.common.rpc.tls import ChannelTls, ServerTls
 from services.gateway.fleet.endpoints import Endpoint, Listed
 from services.gateway.fleet.workers import Fleet
 from tests.certificates import Authority
-from tests.clips import make
 from tests.integration.echo_worker import EchoSettings, EchoWorker
-from tests.unit.gateway.examples import info
-
-PLAN = RestorePlan(
-    model="echo", model_hash="0" * 64, fingerprint="echo-1", dtype="", weight_format="", width=64, height=48, seed=1,
-    encoder_options=(("preset", "ultrafast"),),
-)  # fmt: skip
-TASK = SpanTask(
-    job_id="j", span=0, request_id="r", codec=replace(info(width=64, height=48).codec, codec="png"), time_base=Fraction(1, 25),
-    first_index=0, frame_pts=tuple(range(6)), last_duration=1, by_order=True, context_frames=0,
-    segments=(Segment(first=0, end=4), Segment(first=4, end=6)), stored=frozenset(), plan=PLAN,
-)  # fmt: skip
+from tests.unit.gateway.fleet.serving import TASK, packets, restore
 
 
 @asynccontextmanager
@@ -59,23 +47,6 @@ async def connected(
     finally:
         await workers.aclose()
         await server.stop(0)
-
-
-async def packets(count: int = 6) -> AsyncIterator[Packet]:
-    for number in range(count):
-        yield Packet(pts=number, dts=number, duration=1, keyframe=True, data=make.png(number))
-
-
-async def restore(workers: Fleet, address: str, task: SpanTask = TASK) -> tuple[list[Segment], list[str]]:
-    segments: list[Segment] = []
-    stages: list[str] = []
-
-    async def keep(segment: Segment, data: bytes) -> None:
-        assert data
-        segments.append(segment)
-
-    await workers.restore(address, task, packets(), keep, lambda stage, frames, seconds: stages.append(stage))
-    return segments, stages
 
 
 async def test_a_span_comes_back_as_its_segments():

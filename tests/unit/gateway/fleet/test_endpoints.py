@@ -1,19 +1,6 @@
 import pytest
 
-from services.common.errors import SettingsError
-from services.gateway.fleet.endpoints import Endpoint, joined, parse_workers, split_address
-
-
-def test_workers_are_listed_with_or_without_a_pool():
-    assert parse_workers(["a=h:1", "h:2", "b=[::1]:3"]) == [
-        Endpoint(address="h:1", pool="a"), Endpoint(address="h:2"), Endpoint(address="[::1]:3", pool="b"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("entries", [["h"], ["a=h"], ["a=:1"], ["h:x"], ["h:0"], ["::1:5"], ["[::1]"], ["h:1", "a=h:1"]])
-def test_a_wrong_list_of_workers_is_refused(entries: list[str]):
-    with pytest.raises(SettingsError, match="pool=host:port"):
-        parse_workers(entries)
+from services.gateway.fleet.endpoints import Endpoint, joined, split_address
 
 
 def test_an_address_is_taken_apart():
