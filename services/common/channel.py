@@ -105,6 +105,10 @@ class Channel:
         """Close this end; the other side sees ChannelClosed."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
     def _read(self, count: int) -> bytearray:
         data = bytearray(count)
         view = memoryview(data)
@@ -117,6 +121,11 @@ class Channel:
                 raise ChannelClosed("the other side is gone")
             view = view[got:]
         return data
+
+
+def wait_any(*channels: Channel) -> None:
+    """Wait until one of several channels has a message, or its end."""
+    select.select(channels, [], [])
 
 
 class AsyncChannel:

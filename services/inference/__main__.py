@@ -95,6 +95,7 @@ def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetric
             orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics, meetings=private
         ),
         videos=VideoProcesses(private, limits), queue_spans=settings.queue_spans, metrics=metrics,
+        queue_s=settings.queue_s or None,
     )  # fmt: skip
 
 

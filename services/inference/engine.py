@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterable
 from importlib import metadata
 
-from services.common.errors import DeadlinePassed, Draining, JobCancelled, ModelNotReady, ServiceError
+from services.common.errors import DeadlinePassed, Draining, JobCancelled, ModelNotReady, QueueFull, ServiceError
 from services.common.fleet import WorkerModel, WorkerStatus
 from services.common.logs import log_context
 from services.common.media import Packet, SpanTask
@@ -17,12 +18,12 @@ from services.inference.admission import check_task
 from services.inference.fingerprint import code_facts, fingerprint_of
 from services.inference.fitting import Fitting
 from services.inference.gpu.memory import Machine
-from services.inference.groups import Group, Groups
+from services.inference.groups import Groups
 from services.inference.mailbox import Mailbox
 from services.inference.messages import SpanEvent, SpanProgress, SpanResult
-from services.inference.orders import Order
+from services.inference.orders import WAITING, Order
 from services.inference.restoring import SpanWork, rank_order
-from services.inference.turns import Turns
+from services.inference.turns import Seat, Turns
 from services.inference.video.process import VideoProcesses
 
 _log = logging.getLogger(__name__)
@@ -59,13 +60,22 @@ class Engine:
     """One queue, a span at a time on each group of ranks."""
 
     def __init__(
-        self, *, model: str, pool: str, groups: Groups, videos: VideoProcesses, queue_spans: int, metrics: InferenceMetrics
+        self,
+        *,
+        model: str,
+        pool: str,
+        groups: Groups,
+        videos: VideoProcesses,
+        queue_spans: int,
+        metrics: InferenceMetrics,
+        queue_s: float | None = None,
     ) -> None:
         self._model_name = model
         self._pool = pool
         self._groups = groups
         self._videos = videos
         self._metrics = metrics
+        self._queue_s = queue_s
         self._turns = Turns(groups, queue_spans, self._note_change)
         self._runs: dict[SpanRun, asyncio.Task[None]] = {}
         self._releases: set[asyncio.Task[None]] = set()
@@ -115,7 +125,7 @@ class Engine:
             raise self._not_ready()
         check_task(task, self._model, self._fingerprint)
         self._fitting.choose(task, self._available_bytes())
-        self._turns.check_room()
+        self._turns.check_room(preview=task.preview)
         run = SpanRun(task, packets)
         job = asyncio.create_task(self._see_through(run, deadline_s))
         run.begin(job)
@@ -176,7 +186,8 @@ class Engine:
                 _log.info("span ended", extra={"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
 
     async def _restore(self, run: SpanRun) -> SpanResult:
-        group, order = await self._turn(run), None
+        seat, order = await self._turn(run), None
+        group = seat.group
         try:
             setting = self._fitting.choose(run.task, group.available_bytes)
             with self._fitting.learning(run.task, setting):
@@ -185,35 +196,37 @@ class Engine:
                     work = SpanWork(run.task, video=video, order=order, emit=run.events.put, metrics=self._metrics)
                     result = await work.run(run.packets)
         finally:
-            self._release(group, order)
+            self._release(seat, order)
         self._note_speed(result)
         return result
 
-    async def _turn(self, run: SpanRun) -> Group:
-        """A free group; while there is none, the caller hears now and then that the span waits."""
-        turn = self._turns.join(preview=run.task.preview)
+    async def _turn(self, run: SpanRun) -> Seat:
+        """A seat; while there is none, the caller hears now and then that the span waits. Raises QueueFull after a while."""
+        turn, until = self._turns.join(preview=run.task.preview), time.monotonic() + (self._queue_s or math.inf)
         self._waiting.add(run)
         try:
-            while not (await asyncio.wait([turn], timeout=_WAITING_S))[0]:
-                await run.events.put(SpanProgress(stage="waiting", frames=0, seconds=_WAITING_S))
-        except asyncio.CancelledError:
+            while not (await asyncio.wait([turn], timeout=min(_WAITING_S, until - time.monotonic())))[0]:
+                if time.monotonic() >= until:
+                    raise QueueFull("This worker has its hands full; send the span to another one.", retry_after_s=_RETRY_AFTER_S)
+                await run.events.put(SpanProgress(stage=WAITING, frames=0, seconds=_WAITING_S))
+        except (asyncio.CancelledError, QueueFull):
             self._turns.leave(turn)
             raise
         finally:
             self._waiting.discard(run)
         return turn.result()
 
-    def _release(self, group: Group, order: Order | None) -> None:
-        release = asyncio.create_task(self._stop_and_give_back(group, order))
+    def _release(self, seat: Seat, order: Order | None) -> None:
+        release = asyncio.create_task(self._stop_and_give_back(seat, order))
         self._releases.add(release)
         release.add_done_callback(self._releases.discard)
 
-    async def _stop_and_give_back(self, group: Group, order: Order | None) -> None:
+    async def _stop_and_give_back(self, seat: Seat, order: Order | None) -> None:
         if order is not None:
-            await group.stop(order)
+            await seat.group.stop(order)
         if self._model is not None:
             self._model = self._fitting.announce(self._model, self._available_bytes())
-        self._turns.give_back(group)
+        self._turns.give_back(seat)
 
     def _follow_groups(self) -> None:
         ready = self._groups.ready

@@ -1,6 +1,7 @@
 """Groups of ranks: started, commanded and watched together. When a rank is lost, its whole group is ended and starts afresh.
 
-A group restores one span at a time. Groups have nothing in common but the server: what happens to one leaves the others alone.
+A group restores one span at a time, and at most one preview in the middle of it. Groups have nothing in common but the server:
+what happens to one leaves the others alone.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ class Group:
         self._limits = limits
         self._on_change = on_change
         self._meetings = meetings
-        self._order: Order | None = None
+        self._orders: dict[int, Order] = {}
         self._numbers = itertools.count(1)
         self._lives = itertools.count(1)
         self._given_up: asyncio.Future[Loss] | None = None
@@ -71,17 +72,17 @@ class Group:
                 await asyncio.sleep(pause_s)
                 pause_s = _FIRST_PAUSE_S if was_ready else min(2 * pause_s, _LONGEST_PAUSE_S)
         finally:
-            self._lose_order(WorkerBroken("The worker was stopped in the middle of a span."))
+            self._lose_orders(WorkerBroken("The worker was stopped in the middle of a span."))
 
     async def begin(self, order: RestoreOrder) -> Order:
         """Give it a span. Raises WorkerBroken."""
         if self.ready is None:
             late = self._late()
             raise WorkerBroken(f"Rank {late.index} is not ready: {late.why}.")
-        self._order = Order(order.number, len(self.ranks))
+        begun = self._orders[order.number] = Order(order.number, len(self.ranks))
         # If nobody is there to hear it, the order soon hears of the loss.
         await self.ranks[LEADER].send("restore", **asdict(order))
-        return self._order
+        return begun
 
     def next_number(self) -> int:
         """For a new order."""
@@ -92,12 +93,21 @@ class Group:
         if order.is_over:
             return
         await self.ranks[LEADER].send("cancel", number=order.number)
+        await self._wait_for_later(order)
         try:
             async with asyncio.timeout(self._limits.stop_s):
                 await order.wait_over()
         except TimeoutError:
             self._give_up()
             await order.wait_over()
+
+    async def _wait_for_later(self, order: Order) -> None:
+        """A preview in the middle of a span has its own limits, and only when it is over the span can stop."""
+        later = [other for number, other in self._orders.items() if number > order.number]
+        waiting = {asyncio.create_task(_all_over(later)), asyncio.create_task(order.wait_over())}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
 
     async def _live(self) -> bool:
         """One life of the processes, to the end of all; whether they were ready in it."""
@@ -147,17 +157,24 @@ class Group:
         self.ready, self.loss = None, loss
         indices = [rank.index for rank in self.ranks]
         _log.error("rank is lost; its group starts again", extra={"rank": loss.index, "group": indices, "why": loss.why})
-        self._lose_order(_span_error(loss))
+        self._lose_orders(_span_error(loss))
         self._on_change()
 
-    def _lose_order(self, error: ServiceError) -> None:
-        if self._order is not None:
-            self._order.lose(error)
-            self._order = None
+    def _lose_orders(self, error: ServiceError) -> None:
+        for order in self._orders.values():
+            order.lose(error)
+        self._orders.clear()
 
     def _hear(self, place: int, message: Message) -> None:
-        if self._order is not None and message.fields.get("number") == self._order.number:
-            self._order.hear(place, message)
+        order = self._orders.get(message.fields.get("number", 0))
+        if order is None:
+            return
+        order.hear(place, message)
+        if order.is_over:
+            del self._orders[order.number]
+        elif message.kind == "progress" and place == LEADER:
+            for other in (other for other in self._orders.values() if other is not order):
+                other.wait()
 
     def _late(self) -> Loss:
         """Why the group isn't ready."""
@@ -269,6 +286,11 @@ def gpu_count() -> int:
     if visible is not None:
         return max(1, len([part for part in visible.split(",") if part.strip()]))
     return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+async def _all_over(orders: Sequence[Order]) -> None:
+    for order in orders:
+        await order.wait_over()
 
 
 def _links(size: int) -> list[list[socket.socket]]:

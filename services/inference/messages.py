@@ -188,6 +188,9 @@ class RestoreOrder:
     park: bool = False
     """Whether encoder and decoder state take turns on the device. No pixel depends on it."""
 
+    preview: bool = False
+    """Goes first, between two slices of the span that is in work."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:

@@ -8,6 +8,9 @@ from services.common.child import error_from_fields
 from services.common.errors import ServiceError
 from services.inference.messages import LEADER
 
+WAITING = "waiting"
+"""Kind of a message that says that another span goes first."""
+
 
 class FramesEnded(Exception):
     """A group ended a span because the process that decodes closed its end."""
@@ -37,6 +40,10 @@ class Order:
             self._said.put_nowait(self._conclusion())
             self._over.set()
 
+    def wait(self) -> None:
+        """The group does something for another span."""
+        self._said.put_nowait(Message(WAITING))
+
     def lose(self, error: ServiceError) -> None:
         """The group is no more."""
         self._said.put_nowait(error)
@@ -52,7 +59,7 @@ class Order:
         await self._over.wait()
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Messages of kind "progress", and "done" at last, when every rank is.
+        """Messages of kind "progress" and :data:`WAITING`, and "done" at last, when every rank is.
 
         Raises:
             FramesEnded: no frames come any more; whoever sent them knows why.

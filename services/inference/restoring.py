@@ -23,7 +23,7 @@ from services.inference.messages import (
     VideoDone,
     stage_of,
 )
-from services.inference.orders import FramesEnded, Order
+from services.inference.orders import WAITING, FramesEnded, Order
 from services.inference.video.process import FramesLost, VideoProcess
 
 Emit = Callable[[SpanEvent], Awaitable[None]]
@@ -39,7 +39,7 @@ def rank_order(task: SpanTask, number: int, path: Path, setting: Setting) -> Res
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
         cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
         noise=plan.noise, bit_depth=encoded.bits, alpha=encoded.alpha,
-        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, **asdict(setting),
+        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, preview=task.preview, **asdict(setting),
     )  # fmt: skip
 
 
@@ -104,7 +104,10 @@ class SpanWork:
                 self._touch()
                 if message.kind == "done":
                     return message
-                await self._pass_on(stage_of(message.fields))
+                if message.kind == WAITING:
+                    await self._emit(SpanProgress(stage=WAITING, frames=0, seconds=0.0))
+                else:
+                    await self._pass_on(stage_of(message.fields))
         except FramesEnded:
             pass
         return None

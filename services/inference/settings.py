@@ -33,6 +33,9 @@ class InferenceSettings:
     torch_threads: int = setting(0, "CPU threads of a rank; 0: the cores divided by the ranks. Results can differ between values")
     encoder_threads: int = setting(1, "CPU threads of an encoder. The bytes of segments differ between values")
     queue_spans: int = setting(4, "spans that may wait for ranks; more are refused")
+    queue_s: float = setting(
+        2.0, "seconds that a span may wait for ranks before it is handed back for another worker; 0: no limit"
+    )
     rank_start_s: float = setting(900.0, "seconds that a rank has to load its model and pass its self-test")
     rank_stop_s: float = setting(20.0, "seconds that ranks have to stop a span before they are ended and replaced")
     drain_s: float = setting(120.0, "seconds that spans in hand have to end after SIGTERM; then they are handed back")
@@ -47,7 +50,7 @@ class InferenceSettings:
         _check_choice("dtype", self.dtype, _DTYPES)
         if not _POOL.fullmatch(self.pool):
             raise ValueError(f"pool {self.pool!r} must be of a-z, 0-9, dots and hyphens")
-        for name in ("ranks", "sequence", "torch_threads", "queue_spans", "drain_s"):
+        for name in ("ranks", "sequence", "torch_threads", "queue_spans", "queue_s", "drain_s"):
             _check_least(name, getattr(self, name), 0)
         if self.ranks:
             layout_of(ranks=self.ranks, sequence=self.sequence)

@@ -131,6 +131,22 @@ async def test_cancelling_frees_the_rank_within_a_slice(worker: Worker, calls: C
     assert worker.metric('seedvr2_spans_total{outcome="cancelled"}') >= 1
 
 
+async def test_a_preview_goes_between_two_slices_of_a_batch_span_and_neither_loses_a_byte(calls: Calls, clip: Clip, large: Clip):
+    batch_task = await calls.task(large, segment_frames=8)
+    preview_task = await calls.task(clip, end=8, preview=True)
+    batch = await calls.restore(batch_task, packets_of(large)).hold()
+    preview = await calls.restore(preview_task, packets_of(clip)).hold()
+    interrupted = calls.restore(batch_task, packets_of(large))
+    await interrupted.hold(until=lambda t: "vae_encode" in t.stages)
+    between = await calls.restore(preview_task, packets_of(clip)).hold()
+    assert interrupted.done is None
+    assert (await calls.status()).state == "busy"
+    await talk_on(interrupted)
+    assert between.segments == preview.segments
+    assert interrupted.segments == batch.segments
+    assert interrupted.done is not None
+
+
 async def test_garbage_is_an_invalid_video_and_the_worker_goes_on(worker: Worker, calls: Calls, clip: Clip):
     rank, task = worker.rank, await calls.task(clip)
     garbage = replace(clip, packets=tuple(replace(p, data=os.urandom(len(p.data))) for p in clip.packets))

@@ -9,7 +9,7 @@ is at most a window and a slice; where pushes are cut changes nothing, because s
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -115,13 +115,18 @@ class SpanRestorer:
     Several restorers can share a model and take turns: all state is here.
     """
 
-    def __init__(self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, model: Model, settings: RestoreSettings, *, on_stage: OnStage, checkpoint: Checkpoint,
+        pause: Checkpoint | None = None,
+    ) -> None:  # fmt: skip
+        """``pause`` is called in place of ``checkpoint`` between slices and windows, where another restorer may take a turn."""
         if not 1 <= settings.steps <= model.spec.max_steps:
             raise InvalidOption(f"{settings.steps} steps; {model.spec.name} takes 1 to {model.spec.max_steps}", field="steps")
         self._model = model
         self._settings = settings
         self._stages = stages_on(model.device, on_stage)
         self._checkpoint = checkpoint
+        self._pause = pause or checkpoint
         self._next = settings.first_frame
         """Source index of the next frame."""
         self._size: tuple[int, ...] | None = None
@@ -156,6 +161,10 @@ class SpanRestorer:
         """Give back the rest: as many frames come out in all as were pushed."""
         return self._shot.finish()
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Keep what this span remembers in host memory inside the block, in which another restorer has the device."""
+        return self._shot.aside()
+
     def _check(self, frames: Frames) -> None:
         depth, channels = self._settings.bit_depth, 4 if self._settings.alpha else 3
         if (frames.dtype.name, frames.ndim, frames.shape[-1]) != (f"uint{depth}", 4, channels):
@@ -165,18 +174,22 @@ class SpanRestorer:
         self._size = frames.shape[1:]
 
     def _new_shot(self) -> "_Shot":
-        return _Shot(self._model, self._settings, self._next, self._stages, self._checkpoint)
+        return _Shot(self._model, self._settings, self._next, self._stages, self._checkpoint, self._pause)
 
 
 class _Shot:
     """The frames between two cuts, or as many of them as the span has."""
 
-    def __init__(self, model: Model, settings: RestoreSettings, first_frame: int, stages: Stages, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, model: Model, settings: RestoreSettings, first_frame: int, stages: Stages, checkpoint: Checkpoint,
+        pause: Checkpoint,
+    ) -> None:  # fmt: skip
         self._model = model
         self._settings = settings
         self._first_frame = first_frame
         self._stages = stages
         self._checkpoint = checkpoint
+        self._pause = pause
         spec = model.spec
         length, shared = settings.window_latents, settings.overlap_latents
         self._windows = LatentWindows(length, shared) if length else LatentWindows(spec.window_latents, spec.overlap_latents)
@@ -210,6 +223,14 @@ class _Shot:
         if final:
             yield from self._decode_all(torch.cat(final), padding)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        parking = self._parking or Parking(self._model.device, self._encoder, self._decoder)
+        parking.enter(None)
+        yield
+        if self._parking is None:
+            parking.fetch()
+
     def _slice_frames(self) -> int:
         """Frames that the next slice of latents codes; a slice ends with the window at the latest."""
         return self._coded_frames(self._windows.count, min(self._slice_latents, self._windows.room))
@@ -226,7 +247,7 @@ class _Shot:
         return padding
 
     def _encode(self, frames: list[Frames]) -> None:
-        self._checkpoint()
+        self._pause()
         with self._stage("prepare", len(frames)):
             prepared = self._weakened(self._prepare(frames))
             prepared = pad_to_multiple(prepared, self._model.spec.size_multiple).to(self._model.dtype)
@@ -250,7 +271,7 @@ class _Shot:
 
     def _denoise(self) -> Tensor:
         """Restore the window that is full; the latents that are final now, (L, h, w, C)."""
-        self._checkpoint()
+        self._pause()
         new = self._windows.pending
         first, low_quality = self._windows.take()
         with self._stage("dit", self._coded_frames(self._windows.count - new, new)):
@@ -293,7 +314,7 @@ class _Shot:
 
     def _decode(self, latents: Tensor, count: int, wanted: int) -> Download:
         """``count`` frames, of which the first ``wanted`` are given back."""
-        self._checkpoint()
+        self._pause()
         sources = [self._sources.popleft() for _ in range(count)]
         with self._stage("vae_decode", count):
             self._enter(self._decoder)

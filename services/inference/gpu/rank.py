@@ -10,9 +10,10 @@ import gc
 import logging
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from services.inference.gpu.parallel.mesh import Mesh
 from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer, self_test
 from services.inference.gpu.room import available_bytes
 from services.inference.gpu.verify import require, verify
-from services.inference.lockstep import FramesLost, Part, Peer, leading
+from services.inference.lockstep import Desk, FramesLost, Interlude, Part, Peer, leading
 from services.inference.messages import LEADER, LoadOrder, Passes, RankReady, RestoreOrder
 
 _log = logging.getLogger(__name__)
@@ -70,14 +71,20 @@ def main(channel: Channel) -> None:
 
 def _serve(channel: Channel, order: LoadOrder, model: Model, mesh: Mesh) -> None:
     links = [Channel(socket.socket(fileno=number)) for number in order.links]
-    words = channel if order.place == LEADER else links[0]
+    if order.place == LEADER:
+        desk = Desk(channel)
+        while True:
+            _Restoring(channel, model, mesh, desk.next_order(), order.neighbours, partial(leading, desk, links)).run()
     while True:
-        message = words.receive()
+        message = links[0].receive()
         # A word to stop that arrives here came too late.
         if message.kind == "restore":
             span = RestoreOrder(**message.fields)
-            part = leading(channel, links, span) if order.place == LEADER else contextlib.nullcontext(Peer(words))
-            _Restoring(channel, model, mesh, span, order.neighbours).run(part)
+            _Restoring(channel, model, mesh, span, order.neighbours, partial(_following, links[0])).run()
+
+
+def _following(leader: Channel, order: RestoreOrder, interlude: Interlude) -> AbstractContextManager[Part]:
+    return contextlib.nullcontext(Peer(leader, order.number, interlude))
 
 
 def _verify(channel: Channel, spec: ModelSpec, device: torch.device, dtype: torch.dtype, order: LoadOrder) -> None:
@@ -161,19 +168,29 @@ def _ready(model: Model, order: LoadOrder) -> RankReady:
     )
 
 
+Parts = Callable[[RestoreOrder, Interlude], AbstractContextManager[Part]]
+"""Begins what a rank has to do with others during a span."""
+
+
 class _Restoring:
     """One span."""
 
-    def __init__(self, control: Channel, model: Model, mesh: Mesh, order: RestoreOrder, neighbours: int) -> None:
+    def __init__(
+        self, control: Channel, model: Model, mesh: Mesh, order: RestoreOrder, neighbours: int, parts: Parts
+    ) -> None:  # fmt: skip
         self._control = control
         self._model = model
         self._mesh = mesh
         self._order = order
         self._neighbours = neighbours
+        self._parts = parts
+        self._restorer: SpanRestorer | None = None
+        self._peak_bytes = 0
 
-    def run(self, part: AbstractContextManager[Part]) -> None:
+    def run(self) -> None:
         """Restore it and say how it ended. What is not foreseen ends the process, and a fresh one takes its place."""
-        ending, fields = self._end_of(part)
+        ending, fields = self._end_of(self._parts(self._order, self._step_aside))
+        self._restorer = None
         # What an error's traceback held may be in a cycle, and must be free before the span is tried again.
         gc.collect()
         if self._model.device.type == "cuda":
@@ -186,7 +203,7 @@ class _Restoring:
             _reset_peak(self._model.device)
             with part as entered:
                 self._restore(entered)
-            return "done", {"peak_memory_bytes": _peak_memory_bytes(self._model.device)}
+            return "done", {"peak_memory_bytes": max(self._peak_bytes, _peak_memory_bytes(self._model.device))}
         except FramesLost:
             return "lost", {}
         except JobCancelled:
@@ -208,11 +225,21 @@ class _Restoring:
             input_noise=order.input_noise, latent_noise=order.latent_noise, steps=order.steps,
             slice_latents=order.slice_latents, park=order.park,
         )  # fmt: skip
-        restorer = SpanRestorer(self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint)
+        self._restorer = restorer = SpanRestorer(
+            self._model, settings, on_stage=self._note_stage, checkpoint=part.checkpoint, pause=part.pause
+        )
         for frames in part.frames():
             _give(part, restorer.push(frames))
         _give(part, restorer.finish())
         part.end()
+
+    def _step_aside(self, preview: RestoreOrder) -> None:
+        """Restore a preview; this span waits, its state in host memory, so the preview has as much memory as any span."""
+        self._peak_bytes = max(self._peak_bytes, _peak_memory_bytes(self._model.device))
+        with self._restorer.aside() if self._restorer else contextlib.nullcontext():
+            _Restoring(self._control, self._model, self._mesh, preview, self._neighbours, self._parts).run()
+        self._model.dit.offload(wanted=self._order.offload)
+        _reset_peak(self._model.device)
 
     def _failed(self, error: ServiceError) -> tuple[str, dict[str, Any]]:
         # One rank alone has this error; the others wait in an exchange for it, and only the end of all of them ends that.

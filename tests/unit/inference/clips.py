@@ -98,7 +98,7 @@ def decoded(data: bytes) -> Iterator[VideoFrame]:
 
 
 def task_for(
-    clip: Clip, *, first: int = 0, end: int | None = None, context: int = 0, segment_frames: int = 4,
+    clip: Clip, *, first: int = 0, end: int | None = None, context: int = 0, segment_frames: int = 4, preview: bool = False,
     stored: Sequence[int] = (), by_order: bool = False, cuts: Sequence[int] = (), plan: RestorePlan | None = None,
 ) -> SpanTask:  # fmt: skip
     """The span [first, end) of a clip."""
@@ -107,7 +107,7 @@ def task_for(
         job_id="job", span=0, request_id="request", codec=clip.codec, time_base=clip.time_base, first_index=first - context,
         frame_pts=clip.stamps[first - context : stop], last_duration=512, by_order=by_order, context_frames=context,
         segments=tuple(Segment(first=a, end=min(a + segment_frames, stop)) for a in range(first, stop, segment_frames)),
-        stored=frozenset(stored), plan=plan or plan_for(clip), stall_timeout_s=60.0,
+        stored=frozenset(stored), plan=plan or plan_for(clip), stall_timeout_s=60.0, preview=preview,
         cuts=tuple(cuts),
     )  # fmt: skip
 

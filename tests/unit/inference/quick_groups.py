@@ -44,7 +44,7 @@ def rank_processes() -> list[psutil.Process]:
 
 
 @contextlib.asynccontextmanager
-async def order_of(group: Group, path: Path) -> AsyncIterator[tuple[Order, Channel]]:
+async def order_of(group: Group, path: Path, *, preview: bool = False) -> AsyncIterator[tuple[Order, Channel]]:
     """A span for a group, and the other end of its frames."""
     listener = socket.socket(socket.AF_UNIX)
     with listener:
@@ -54,7 +54,7 @@ async def order_of(group: Group, path: Path) -> AsyncIterator[tuple[Order, Chann
         order = await group.begin(
             RestoreOrder(
                 number=group.next_number(), path=str(path), width=2, height=2, seed=0, first_frame=0, cuts=(), colour="none",
-                window_latents=0, overlap_latents=0, bit_depth=8,
+                window_latents=0, overlap_latents=0, bit_depth=8, preview=preview,
             )
         )  # fmt: skip
         end, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 10)

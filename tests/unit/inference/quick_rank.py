@@ -4,7 +4,7 @@ A file's name is a wish to all ranks, or with "-1" behind it to rank 1 alone.
 
 faulty      its device fails a check
 broken      it can't load
-hold        leaders stand still in a span while the file is there; the file held says that one does
+hold        leaders stand still in a batch span while the file is there; the file held says that one does
 deaf        and don't hear that it is cancelled
 die         it dies in the middle of a span
 break       and its others say that they miss it, or are the first to say so
@@ -24,7 +24,7 @@ from pathlib import Path
 from services.common.channel import Channel
 from services.common.child import error_fields, run_child
 from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, WorkerBroken
-from services.inference.lockstep import FramesLost, Part, Peer, leading
+from services.inference.lockstep import Desk, FramesLost, Part, Peer, leading
 from services.inference.messages import LEADER, DeviceCheck, LoadOrder, RankChecked, RankReady, RestoreOrder
 
 MODULE = "tests.unit.inference.quick_rank"
@@ -36,6 +36,7 @@ class QuickRank:
         self.order = LoadOrder(**channel.receive().fields)
         self.directory = Path(self.order.directory)
         self.leads = self.order.place == LEADER
+        self.desk = Desk(channel)
         self.links = [Channel(socket.socket(fileno=number)) for number in self.order.links]
 
     def wished(self, name: str) -> bool:
@@ -61,18 +62,23 @@ class QuickRank:
         )  # fmt: skip
         self.channel.send("ready", **asdict(ready))
         while True:
-            message = (self.channel if self.leads else self.links[0]).receive()
-            if message.kind == "restore":
-                order = RestoreOrder(**message.fields)
-                self.restore(self.part(order), order.number)
+            self.restore(self.desk.next_order() if self.leads else self.heard())
+
+    def heard(self) -> RestoreOrder:
+        while (message := self.links[0].receive()).kind != "restore":
+            pass
+        return RestoreOrder(**message.fields)
 
     def part(self, order: RestoreOrder) -> contextlib.AbstractContextManager[Part]:
-        return leading(self.channel, self.links, order) if self.leads else contextlib.nullcontext(Peer(self.links[0]))
+        if self.leads:
+            return leading(self.desk, self.links, order, self.restore)
+        return contextlib.nullcontext(Peer(self.links[0], order.number, self.restore))
 
-    def restore(self, part: contextlib.AbstractContextManager[Part], number: int) -> None:
+    def restore(self, order: RestoreOrder) -> None:
+        number = order.number
         try:
-            with part as entered:
-                self.exchange(entered, number)
+            with self.part(order) as entered:
+                self.exchange(entered, order)
             self.channel.send("done", number=number, peak_memory_bytes=11 + self.order.index)
         except FramesLost:
             self.channel.send("lost", number=number)
@@ -83,7 +89,7 @@ class QuickRank:
                 raise
             self.channel.send("failed", number=number, **error_fields(error))
 
-    def exchange(self, part: Part, number: int) -> None:
+    def exchange(self, part: Part, order: RestoreOrder) -> None:
         for pictures in part.frames():
             if self.wished("no-memory"):
                 raise GpuOutOfMemory("it doesn't fit")
@@ -91,10 +97,12 @@ class QuickRank:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.wished("break"):
                 raise WorkerBroken("the others are gone")
-            if self.leads:
+            if self.leads and not order.preview:
                 self.hold()
-            part.checkpoint()
-            self.channel.send("progress", number=number, stage="dit", seconds=0.25, frames=len(pictures), gpu_memory_bytes=6)
+            part.pause()
+            self.channel.send(
+                "progress", number=order.number, stage="dit", seconds=0.25, frames=len(pictures), gpu_memory_bytes=6
+            )
             part.give(pictures)
         part.end()
 

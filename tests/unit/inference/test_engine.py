@@ -36,7 +36,9 @@ from tests.unit.inference.quick_groups import quick_groups, rank_processes
 class Worker:
     """An engine and what it needs."""
 
-    def __init__(self, directory: Path, *, ranks: int = 1, sequence: int = 1, queue_spans: int = 4) -> None:
+    def __init__(
+        self, directory: Path, *, ranks: int = 1, sequence: int = 1, queue_spans: int = 4, queue_s: float | None = None
+    ) -> None:  # fmt: skip
         self.wishes = directory / "model"
         self.wishes.mkdir()
         (directory / "s").mkdir()
@@ -45,7 +47,7 @@ class Worker:
         self.engine = Engine(
             model="nano", pool="quick", groups=quick_groups(self.wishes, metrics, ranks=ranks, sequence=sequence),
             videos=VideoProcesses(directory / "s", VideoLimits(memory_bytes=8 << 30, cpu_s=60, encoder_threads=1)),
-            queue_spans=queue_spans, metrics=metrics,
+            queue_spans=queue_spans, metrics=metrics, queue_s=queue_s,
         )  # fmt: skip
 
     def wish(self, name: str) -> None:
@@ -225,20 +227,29 @@ async def test_spans_wait_for_each_other_and_too_many_are_refused(worker: Worker
     assert [(await result_of(run)).frames for run in runs] == [12] * 5
 
 
-async def test_a_preview_goes_before_spans_that_wait(worker: Worker, clip: Clip):
+async def test_a_preview_goes_before_the_span_that_is_in_work_and_those_that_wait(worker: Worker, clip: Clip):
     worker.wish("hold")
-    runs = {"first": worker.submit(clip), "batch": worker.submit(clip), "preview": worker.submit(clip, preview=True)}
-    order: list[str] = []
-
-    async def follow(name: str) -> None:
-        await result_of(runs[name])
-        order.append(name)
-
-    followers = [asyncio.create_task(follow(name)) for name in runs]
-    await worker.until(lambda: worker.value("seedvr2_queue_spans") == 2)
+    first, second = worker.submit(clip), worker.submit(clip)
+    following = asyncio.create_task(result_of(first))
+    await worker.held()
+    assert (await result_of(worker.submit(clip, preview=True))).frames == 12
+    assert not following.done()
+    assert (worker.value("seedvr2_spans_in_flight"), worker.value("seedvr2_queue_spans")) == (1, 1)
     worker.unwish("hold")
-    await asyncio.gather(*followers)
-    assert order == ["first", "preview", "batch"]
+    await following
+    await result_of(second)
+
+
+async def test_a_span_that_waits_too_long_is_handed_back_for_another_worker(tmp_path: Path, clip: Clip):
+    async with running(Worker(tmp_path, queue_s=0.2)) as worker:
+        await worker.serving()
+        worker.wish("hold")
+        first, second = worker.submit(clip), worker.submit(clip)
+        assert isinstance(error := await error_of(second), QueueFull)
+        assert error.retry_after_s
+        assert worker.value("seedvr2_queue_spans") == 0
+        worker.unwish("hold")
+        await result_of(first)
 
 
 async def test_every_rank_takes_a_span(tmp_path: Path, clip: Clip):

@@ -15,7 +15,7 @@ from services.common.metrics import InferenceMetrics
 from services.inference.frames import send_frames
 from services.inference.groups import Group, Groups, choose_layout, gpu_count, load_orders
 from services.inference.layout import ParallelLayout
-from services.inference.orders import FramesEnded, Order
+from services.inference.orders import WAITING, FramesEnded, Order
 from tests.unit.inference.quick_groups import order_of, quick_groups, rank_processes, until
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
@@ -252,6 +252,56 @@ async def test_a_cancelled_span_is_over_on_all_ranks_and_spares_them(tmp_path: P
                 await messages_of(order)
         assert await restore(groups.all[0], tmp_path / "next") == ["progress", "done"]
         assert rank_processes() == before
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+async def test_a_preview_is_restored_in_the_middle_of_a_span_that_hears_that_it_waits(tmp_path: Path, sequence: int):
+    async with running(tmp_path, sequence, sequence) as groups:
+        group = groups.all[0]
+        await until(groups, lambda: groups.ready is not None)
+        async with order_of(group, tmp_path / "span") as (span, frames):
+            send_frames(frames, PICTURE)
+            await asyncio.to_thread(frames.receive)
+            async with order_of(group, tmp_path / "preview", preview=True) as (preview, short):
+                assert await send_and_end(short) == ["frames", "end"]
+                assert "done" in await messages_of(preview)
+            assert not span.is_over
+            frames.send("end")
+            assert await messages_of(span) == ["progress", WAITING, "done"]
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+async def test_a_span_that_is_cancelled_during_a_preview_ends_after_it(tmp_path: Path, sequence: int):
+    async with running(tmp_path, sequence, sequence, stop_s=0.5) as groups:
+        group = groups.all[0]
+        await until(groups, lambda: groups.ready is not None)
+        before = rank_processes()
+        async with order_of(group, tmp_path / "span") as (span, frames):
+            send_frames(frames, PICTURE)
+            await asyncio.to_thread(frames.receive)
+            async with order_of(group, tmp_path / "preview", preview=True) as (preview, short):
+                send_frames(short, PICTURE)
+                await asyncio.to_thread(short.receive)
+                stopping = asyncio.create_task(group.stop(span))
+                await asyncio.sleep(1)
+                assert not stopping.done()
+                short.send("end")
+                assert (await messages_of(preview))[-1] == "done"
+            await stopping
+            assert span.is_over
+        assert rank_processes() == before
+
+
+async def test_a_lost_rank_ends_a_span_and_the_preview_in_its_middle(tmp_path: Path):
+    async with running(tmp_path) as groups:
+        await until(groups, lambda: groups.ready is not None)
+        async with order_of(groups.all[0], tmp_path / "span") as (span, frames):
+            send_frames(frames, PICTURE)
+            await asyncio.to_thread(frames.receive)
+            async with order_of(groups.all[0], tmp_path / "preview", preview=True) as (preview, _):
+                rank_processes()[0].kill()
+                assert isinstance(await error_of(preview), WorkerBroken)
+                assert isinstance(await error_of(span), WorkerBroken)
 
 
 async def test_frames_that_end_early_end_the_span_on_all_ranks_and_spare_them(tmp_path: Path):

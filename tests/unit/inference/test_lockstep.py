@@ -4,7 +4,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ import pytest
 from services.common.channel import Channel, channel_pair
 from services.common.errors import InternalError, InvalidVideo, JobCancelled, WorkerBroken
 from services.inference.frames import Frames, frames_of, send_frames
-from services.inference.lockstep import FramesLost, Part, Peer, leading
+from services.inference.lockstep import Desk, FramesLost, Interlude, Part, Peer, leading
 from services.inference.messages import RestoreOrder
 
 ORDER = RestoreOrder(
     number=7, path="", width=2, height=2, seed=0, first_frame=0, cuts=(), colour="none", window_latents=0, overlap_latents=0,
     bit_depth=8,
 )  # fmt: skip
+
+
+def never(preview: RestoreOrder) -> None:
+    pytest.fail("there is no preview")
 
 
 @dataclass
@@ -35,19 +40,24 @@ class Company:
     threads: ThreadPoolExecutor
     videos: list[Channel] = field(default_factory=list)
 
-    def lead(self, work: Callable[[Part], object]) -> "Future[object]":
+    def __post_init__(self) -> None:
+        self.desk = Desk(self.control)
+
+    def lead(self, work: Callable[[Part], object], interlude: Interlude = never) -> "Future[object]":
         order = replace(ORDER, path=str(self.path))
 
         def run() -> object:
-            with leading(self.control, self.links, order) as part:
+            with leading(self.desk, self.links, order, interlude) as part:
                 return work(part)
 
         return self.threads.submit(run)
 
-    def follow(self, work: Callable[[Part], object]) -> "list[Future[object]]":
+    def follow(
+        self, work: Callable[[Part], object], interlude: Callable[[Channel, RestoreOrder], None] | None = None
+    ) -> "list[Future[object]]":
         def run(link: Channel) -> object:
             assert link.receive().fields["number"] == 7
-            return work(Peer(link))
+            return work(Peer(link, 7, partial(interlude, link) if interlude else never))
 
         return [self.threads.submit(run, link) for link in self.peers]
 
@@ -193,3 +203,99 @@ def test_large_frames_come_back_in_several_messages(company: Company, monkeypatc
     company.lead(lambda part: part.give(pictures(5)))
     video = company.video()
     assert [len(frames_of(video.receive())) for _ in range(3)] == [2, 2, 1]
+
+
+def _with_pauses(part: Part) -> list[int]:
+    seen = []
+    for frames in part.frames():
+        part.pause()
+        seen.append(int(frames.max()))
+        part.give(frames + 1)
+        part.checkpoint()
+    part.end()
+    return seen
+
+
+def _second_video(company: Company, tmp_path: Path) -> tuple[socket.socket, RestoreOrder]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "preview"))
+    listener.listen(1)
+    return listener, replace(ORDER, number=8, path=str(tmp_path / "preview"), preview=True)
+
+
+@pytest.mark.parametrize("when", ["before a slice", "while no frames come"])
+def test_a_preview_goes_first_on_all_ranks_where_a_span_can_pause(company: Company, tmp_path: Path, when: str):
+    listener, preview = _second_video(company, tmp_path)
+    order: list[str] = []
+
+    def lead_preview(order_of_preview: RestoreOrder) -> None:
+        with leading(company.desk, company.links, order_of_preview, never) as part:
+            order.extend(["leader"] * len(_with_pauses(part)))
+
+    def follow_preview(link: Channel, order_of_preview: RestoreOrder) -> None:
+        order.extend(["peer"] * len(_with_pauses(Peer(link, order_of_preview.number, never))))
+
+    span = company.lead(_with_pauses, lead_preview)
+    peers = company.follow(_with_pauses, follow_preview)
+    video = company.video()
+    send_frames(video, pictures(1, 3))
+    assert frames_of(video.receive()).max() == 4
+    company.server.send("restore", **asdict(preview))
+    if when == "before a slice":
+        send_frames(video, pictures(1, 5))
+    with listener:
+        short = Channel(listener.accept()[0])
+    send_frames(short, pictures(1, 7))
+    assert frames_of(short.receive()).max() == 8
+    short.send("end")
+    assert short.receive().kind == "end"
+    if when != "before a slice":
+        send_frames(video, pictures(1, 5))
+    assert frames_of(video.receive()).max() == 6
+    video.send("end")
+    assert [each.result(5) for each in (span, *peers)] == [[3, 5]] * 3
+    assert sorted(order) == ["leader", "peer", "peer"]
+    short.close()
+
+
+def test_a_preview_that_ends_early_stops_itself_on_all_ranks_and_the_span_goes_on(company: Company, tmp_path: Path):
+    listener, preview = _second_video(company, tmp_path)
+    ends: list[str] = []
+
+    def lead_preview(order_of_preview: RestoreOrder) -> None:
+        try:
+            with leading(company.desk, company.links, order_of_preview, never) as part:
+                _with_pauses(part)
+        except FramesLost:
+            ends.append("lost")
+
+    def follow_preview(link: Channel, order_of_preview: RestoreOrder) -> None:
+        with pytest.raises(JobCancelled):
+            _with_pauses(Peer(link, order_of_preview.number, never))
+        ends.append("stopped")
+
+    work = [company.lead(_with_pauses, lead_preview), *company.follow(_with_pauses, follow_preview)]
+    video = company.video()
+    company.server.send("restore", **asdict(preview))
+    with listener:
+        listener.accept()[0].close()
+    send_frames(video, pictures(1, 3))
+    assert frames_of(video.receive()).max() == 4
+    video.send("end")
+    assert [each.result(5) for each in work] == [[3]] * 3
+    assert sorted(ends) == ["lost", "stopped", "stopped"]
+
+
+def test_the_desk_keeps_orders_in_turn_and_forgets_words_that_came_too_late(company: Company):
+    company.server.send("cancel", number=3)
+    for number, preview in ((7, False), (8, True), (9, False)):
+        company.server.send("restore", **asdict(replace(ORDER, number=number, preview=preview)))
+    company.server.send("cancel", number=9)
+    desk = company.desk
+    assert desk.next_order().number == 7
+    desk.look()
+    assert not desk.is_cancelled(3)
+    assert (desk.next_preview() or ORDER).number == 8
+    assert desk.next_preview() is None
+    assert desk.next_order().number == 9
+    assert desk.is_cancelled(9)

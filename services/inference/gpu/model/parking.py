@@ -25,6 +25,11 @@ class Parking:
         if state is not None and state in self._parked:
             self._fetch(state)
 
+    def fetch(self) -> None:
+        """Bring all states to the device."""
+        for state in list(self._parked):
+            self._fetch(state)
+
     def _park(self, state: VaeState) -> None:
         places = self._places[state]
         for key, tail in state.tails.items():

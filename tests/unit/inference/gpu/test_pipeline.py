@@ -285,6 +285,25 @@ def test_two_spans_take_turns_on_one_model() -> None:
     assert all(np.array_equal(np.concatenate(turn), expected) for turn, expected in zip(turns, alone, strict=True))
 
 
+@pytest.mark.parametrize("park", [False, True])
+def test_a_span_that_stands_aside_for_another_wherever_it_can_loses_nothing(park: bool) -> None:
+    model, clip, other = _model(4), _clip(23), _clip(9)
+    restored, pauses = list[Frames](), itertools.count()
+
+    def let_another_go_first() -> None:
+        if next(pauses) % 2:
+            with restorer.aside():
+                restored.append(_restore(model, other))
+
+    restorer = SpanRestorer(
+        model, _settings(park=park), on_stage=lambda *_: None, checkpoint=lambda: None, pause=let_another_go_first
+    )
+    whole = np.concatenate(list(_run(restorer, clip, step=5)))
+    assert np.array_equal(whole, _in_one_push(4, 23))
+    assert len(restored) >= 3
+    assert all(np.array_equal(each, _in_one_push(4, 9)) for each in restored)
+
+
 def test_work_can_be_cancelled_wherever_it_looks_and_the_model_stays_usable() -> None:
     model, clip = _model(4), _clip(14)
     expected = _restore(model, clip)
