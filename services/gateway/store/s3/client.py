@@ -23,9 +23,16 @@ class FileProvider(Provider):
         self._session_token = session_token
 
     def retrieve(self) -> Credentials:
-        """The credentials of now. Raises OSError, ValueError for an empty file."""
-        token = self._session_token.read_text().strip() if self._session_token else None
-        return Credentials(self._access_key.read_text().strip(), self._secret_key.read_text().strip(), session_token=token)
+        """The credentials of now. Raises ValueError for a file that is gone or empty."""
+        token = _text(self._session_token) if self._session_token else None
+        return Credentials(_text(self._access_key), _text(self._secret_key), session_token=token)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from error
 
 
 def connect(settings: S3Settings) -> Minio:

@@ -27,6 +27,9 @@ class Kind(Enum):
     FULL = auto()
     """No space, or no quota, is left."""
 
+    NO_KEYS = auto()
+    """No credentials can be had."""
+
     REFUSED = auto()
     """The credentials don't do, or don't suffice."""
 
@@ -81,8 +84,8 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(error, urllib3.exceptions.SSLError) and isinstance(error.args[0], ssl.SSLCertVerificationError):
         return Kind.UNTRUSTED
     if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
-        # No provider of credentials had any.
-        return Kind.REFUSED
+        # All that providers of credentials say.
+        return Kind.NO_KEYS
     return Kind.PASSING
 
 
@@ -97,6 +100,8 @@ def our_error(error: BaseException) -> ServiceError:
             return RangeOutOfBounds("The object doesn't have the bytes that were asked for.")
         case Kind.FULL:
             return StoreFull(FULL_TEXT, retry_after_s=60)
+        case Kind.NO_KEYS:
+            return _unavailable("The gateway has no keys for the object store: see SEEDVR2_S3_ACCESS_KEY_FILE.", 30)
         case Kind.REFUSED:
             return _unavailable(f"The object store refuses the gateway ({_name(error)}): check its key and what it may do.", 30)
         case Kind.NO_BUCKET:

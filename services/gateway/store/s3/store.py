@@ -27,6 +27,7 @@ from services.gateway.store.s3.unfinished import Unfinished
 from services.gateway.store.threads import in_thread, pieces_of
 
 _FULL_S = 10.0
+_LONGEST_LINK_S = 7 * 24 * 3600
 _SCRATCH_TEXT = "The gateway's scratch disk is full: give SEEDVR2_S3_SCRATCH_DIRECTORY more space, or try again later."
 
 
@@ -45,12 +46,13 @@ class S3Store:
         client = connect(settings)
         self._signer = signer(settings)
         self._calls = Calls(threads=settings.connections, tries=settings.tries, retry_s=settings.retry_s)
-        self._objects = Objects(
+        self.objects = Objects(
             client, self._calls, bucket=settings.bucket, prefix=settings.prefix, encryption=encryption_headers(settings)
         )
-        self.bucket = Bucket(client, self._calls, self._objects, settings)
+        """What it is made of."""
+        self.bucket = Bucket(client, self._calls, self.objects, settings)
         """What is done with the bucket as a whole."""
-        self._unfinished = Unfinished(self._objects, part_bytes=settings.part_bytes)
+        self._unfinished = Unfinished(self.objects, part_bytes=settings.part_bytes)
         self._scratch = Path(settings.scratch_directory).absolute()
         try:
             self._drafts = files.Drafts(self._scratch)
@@ -71,36 +73,36 @@ class S3Store:
         check_key(key)
         with self._noting_full():
             if if_absent or if_match is not None:
-                return await self._objects.put_if(key, data, tag=if_match)
-            return await self._objects.put(key, data)
+                return await self.objects.put_if(key, data, tag=if_match)
+            return await self.objects.put(key, data)
 
     async def get(self, key: str) -> tuple[bytes, str]:
         """See :class:`Store`."""
         check_key(key)
-        return await self._objects.get(key)
+        return await self.objects.get(key)
 
     async def size(self, key: str) -> int:
         """See :class:`Store`."""
         check_key(key)
-        return (await self._objects.head(key)).size
+        return (await self.objects.head(key)).size
 
     async def modified(self, key: str) -> float:
         """See :class:`Store`."""
         check_key(key)
         with contextlib.suppress(NotFound):
             return await self._unfinished.modified(key)
-        return (await self._objects.head(key)).modified
+        return (await self.objects.head(key)).modified
 
     async def keys(self, prefix: str) -> list[str]:
         """See :class:`Store`."""
         check_key(prefix.removesuffix("/"))
-        return await self._objects.keys(prefix)
+        return await self.objects.keys(prefix)
 
     async def delete(self, key: str) -> None:
         """See :class:`Store`."""
         check_key(key)
         await self._unfinished.delete(key)
-        await self._objects.delete(key)
+        await self.objects.delete(key)
 
     # ---- artifacts ----
 
@@ -109,7 +111,7 @@ class S3Store:
         check_key(key)
         with self._noting_full():
             async with contextlib.aclosing(in_parts(pieces, self._part_bytes)) as parts:
-                return await send(self._objects, key, parts)
+                return await send(self.objects, key, parts)
 
     async def adopt(self, key: str, path: Path) -> None:
         """See :class:`Store`."""
@@ -119,7 +121,7 @@ class S3Store:
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See :class:`Store`."""
         check_key(key)
-        async with contextlib.aclosing(self._objects.read(key, offset, length)) as pieces:
+        async with contextlib.aclosing(self.objects.read(key, offset, length)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -127,7 +129,7 @@ class S3Store:
     async def local_path(self, key: str) -> AsyncIterator[Path]:
         """See :class:`Store`."""
         check_key(key)
-        head = await self._objects.head(key)
+        head = await self.objects.head(key)
         async with self._cache.file(f"{key}@{head.tag}", head.size, lambda path: self._fetch(key, head, path)) as path:
             yield path
 
@@ -144,13 +146,15 @@ class S3Store:
     async def link(self, key: str, *, seconds: int, filename: str, media_type: str) -> str | None:
         """See :class:`Store`."""
         check_key(key)
+        if not 1 <= seconds <= _LONGEST_LINK_S:
+            raise ValueError(f"a link can't hold for {seconds} seconds")
         shown = {
             "response-content-type": media_type,
             "response-content-disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
         }
         return await self._calls.run(
             lambda: self._signer.get_presigned_url(
-                "GET", self._bucket, self._objects.name(key), timedelta(seconds=seconds), dict(shown)
+                "GET", self._bucket, self.objects.name(key), timedelta(seconds=seconds), dict(shown)
             )
         )
 
@@ -197,7 +201,7 @@ class S3Store:
         digest = hashlib.sha256()
         try:
             with await in_thread(path.open, "wb") as file:
-                async with contextlib.aclosing(self._objects.read(key, tag=head.tag)) as pieces:
+                async with contextlib.aclosing(self.objects.read(key, tag=head.tag)) as pieces:
                     async for piece in pieces:
                         await in_thread(file.write, piece)
                         digest.update(piece)
