@@ -6,9 +6,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from services.common.settings import as_environment
+from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
+from services.gateway.store.s3.settings import S3Settings
 
 _START_S, _STOP_S, _POLL_S = 30.0, 20.0, 0.02
 
@@ -16,8 +20,11 @@ _START_S, _STOP_S, _POLL_S = 30.0, 20.0, 0.02
 class Process:
     """A service of its own process."""
 
-    def __init__(self, module: str, prefix: str, directory: Path, **settings: Any) -> None:
-        """``settings`` are fields of its settings class."""
+    def __init__(
+        self, module: str, prefix: str, directory: Path, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
+        """``settings`` are fields of its settings class; ``environment`` is what it reads beside them."""
+        self._environment = dict(environment or {})
         self._module = module
         self._prefix = prefix
         self._directory = directory
@@ -44,7 +51,7 @@ class Process:
         environment = {f"{self._prefix}_{name}".upper(): str(value) for name, value in values.items()}
         with (self._directory / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self._module, stdout=log, stderr=log, env=os.environ | environment
+                sys.executable, "-m", self._module, stdout=log, stderr=log, env=os.environ | self._environment | environment
             )
         if ready:
             async with asyncio.timeout(_START_S):
@@ -91,13 +98,15 @@ async def running(*processes: Process) -> AsyncIterator[None]:
                 await process.kill()
 
 
-def gateway(directory: Path, *workers: Process | str, **settings: Any) -> Process:
-    """A gateway with its store in ``directory``; workers must run before it starts."""
+def gateway(directory: Path, *workers: Process | str, s3: S3Settings | None = None, **settings: Any) -> Process:
+    """A gateway with its store in ``directory``, or in a bucket; workers must run before it starts."""
+    environment = as_environment(s3, S3_PREFIX) if s3 else {}
     addresses = ",".join(w if isinstance(w, str) else w.address for w in workers)
     values = {"metrics_address": "", "worker_poll_s": 0.2, "adopt_s": 0.5, "segment_frames": 8, **settings}
     return Process(
-        "services.gateway", "SEEDVR2_GATEWAY", directory, workers=addresses, store_directory=directory / "store", **values
-    )
+        "services.gateway", "SEEDVR2_GATEWAY", directory, environment,
+        workers=addresses, store_directory=directory / "store", **values,
+    )  # fmt: skip
 
 
 def echo_worker(directory: Path, **settings: Any) -> Process:

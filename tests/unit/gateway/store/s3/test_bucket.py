@@ -78,9 +78,9 @@ async def test_a_bucket_that_is_missing_is_said_or_created(s3: S3, tmp_path: Pat
 
 @pytest.mark.parametrize("values", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
 async def test_wrong_keys_are_said_at_the_start_and_not_repeated(s3: S3, tmp_path: Path, values: dict[str, str]):
-    with opened(replace(s3, **values), tmp_path) as store:
-        with pytest.raises(SettingsError, match=r"refuses the gateway \(AccessDenied\)") as caught:
-            await store.bucket.prepare()
+    refused = pytest.raises(SettingsError, match=r"refuses the gateway \(AccessDenied\)")
+    with opened(replace(s3, **values), tmp_path) as store, refused as caught:
+        await store.bucket.prepare()
     assert s3.secret_key not in caught.value.message
     assert s3.bucket in caught.value.message
 
