@@ -19,6 +19,7 @@ from services.common.rpc.tls import channel_tls
 from services.common.settings import read_settings
 from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
+from services.ui.visitor import visitor_login
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ async def _serve(settings: UiSettings, listener: socket.socket) -> None:
 
     address = address_of(listener)
     tls = channel_tls(settings.gateway_ca_file)
-    async with GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=tls) as client:
+    async with GatewayClient(
+        settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=tls, login=visitor_login
+    ) as client:
         app = build_app(client, settings, CollectorRegistry())
         server = PageServer(app, listener, settings.drain_s)
         stop = asyncio.Event()

@@ -1,6 +1,7 @@
 """The web application: page, file routes, health and metrics in one FastAPI host."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -13,11 +14,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from services.common.client import GatewayClient
-from services.common.errors import ServiceError
+from services.common.errors import ServiceError, Unauthenticated
+from services.common.login import read_token
 from services.common.metrics import UiMetrics
+from services.common.watched import Watched
 from services.ui.answers import error_answer
+from services.ui.entrance import Entrance
 from services.ui.files import FileRoutes
+from services.ui.login import LoginRoutes
 from services.ui.page import build_page
+from services.ui.seal import Seal
 from services.ui.security import Guard
 from services.ui.settings import UiSettings
 from services.ui.soon import soon
@@ -28,7 +34,11 @@ _SCRIPTS = ("page.js", "upload.js", "player.js")
 
 
 def build_app(client: GatewayClient, settings: UiSettings, registry: CollectorRegistry) -> FastAPI:
-    """The application, ready to be served; ``client`` stays the caller's to close."""
+    """The application, ready to be served; ``client`` stays the caller's to close, and logs in with ``visitor_login``.
+
+    Raises:
+        SettingsError: a file that the settings name can't be used.
+    """
     metrics = UiMetrics(registry)
     app = build_host(client, settings, registry, metrics)
     _mount_page(app, client, settings, metrics)
@@ -37,13 +47,20 @@ def build_app(client: GatewayClient, settings: UiSettings, registry: CollectorRe
 
 def build_host(client: GatewayClient, settings: UiSettings, registry: CollectorRegistry, metrics: UiMetrics) -> FastAPI:
     """Everything but the page: files, health, metrics, and what guards them all."""
+    seal = Seal(settings.session_key_file, settings.session_s)
     app = FastAPI(title="SeedVR2", docs_url=None, redoc_url=None, openapi_url=None)
     # An empty list of origins: Gradio's own rule would let any site in where the host is not localhost.
     app.add_middleware(CORSMiddleware, allow_origins=[])
+    app.add_middleware(Entrance, client=client, settings=settings, seal=seal, own_token=_own_token(settings))
     app.add_middleware(Guard, root_path=settings.root_path)
     app.router.routes.extend(FileRoutes(client, settings, metrics).routes())
+    app.router.routes.extend(LoginRoutes(client, settings, seal).routes())
     app.router.routes.extend(_service_routes(client, registry))
     return app
+
+
+def _own_token(settings: UiSettings) -> Callable[[], str]:
+    return Watched([Path(settings.token_file)], read_token).get if settings.token_file else str
 
 
 def _mount_page(app: FastAPI, client: GatewayClient, settings: UiSettings, metrics: UiMetrics) -> None:
@@ -73,6 +90,9 @@ def _service_routes(client: GatewayClient, registry: CollectorRegistry) -> list[
     async def readyz(_: Request) -> Response:
         try:
             status = await soon(client.cluster_status())
+        except Unauthenticated:
+            # Whoever probes has no token, and the gateway says so: it is there.
+            return JSONResponse({"gateway": "reachable"})
         except ServiceError as error:
             return error_answer(error)
         return JSONResponse({"gateway": status.version or "reachable"})

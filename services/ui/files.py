@@ -32,7 +32,7 @@ _Handler = Callable[[Request], Awaitable[Response]]
 _MAX_JSON_BYTES = 16 << 10
 _MAX_SIDE = 4096
 _FRAME_OF = {"source": pb.FRAME_OF_SOURCE, "result": pb.FRAME_OF_RESULT}
-_FRAME_HEADERS = {"Cache-Control": "private, max-age=300"}
+_FRAME_HEADERS = {"Cache-Control": "private, max-age=300", "Vary": "Cookie"}
 
 
 class FileRoutes:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from services.common.client import GatewayClient
-from services.common.errors import InvalidVideo, ServiceError
+from services.common.errors import InvalidVideo, ServiceError, Unauthenticated
 from services.common.metrics import UiMetrics
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui import home_cards
@@ -16,6 +16,7 @@ from services.ui.links import Links, checked_id
 from services.ui.markup import tag
 from services.ui.settings import UiSettings
 from services.ui.soon import soon
+from services.ui.visitor import current_visitor
 from services.ui.words import error_words, size_words
 
 _log = logging.getLogger(__name__)
@@ -140,10 +141,13 @@ class Home:
             jobs, status = await soon(
                 asyncio.gather(self._client.list_jobs(page_size=_RECENT_JOBS), self._client.cluster_status())
             )
+        except Unauthenticated:
+            return gr.skip(), home_cards.top_bar(self._links, None, current_visitor(), signed_out=True)
         except ServiceError as error:
             _log.warning("the recent jobs can't be listed: %s", error)
-            return gr.skip(), home_cards.top_bar(self._links, None)
-        return home_cards.job_list(list(jobs.jobs), self._links), home_cards.top_bar(self._links, status)
+            return gr.skip(), home_cards.top_bar(self._links, None, current_visitor())
+        bar = home_cards.top_bar(self._links, status, current_visitor())
+        return home_cards.job_list(list(jobs.jobs), self._links), bar
 
     async def create(self, *form: Any) -> tuple[str, str]:
         """Create the job that the form describes; its id, or a notice that says why not."""

@@ -5,13 +5,16 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.form import is_preview
 from services.ui.links import Links
 from services.ui.markup import EMPTY, Html, tag
+from services.ui.visitor import NOBODY, Visitor
 from services.ui.words import ENDED, STATES, about, count, percent, progress_words, seconds_of, size_words, time_words
 
 _READY_STATES = frozenset({"ready", "busy"})
 
 
-def top_bar(links: Links, status: pb.GetClusterStatusResponse | None) -> Html:
-    """Name, how the service is (None: it doesn't answer), and the switch between light and dark."""
+def top_bar(
+    links: Links, status: pb.GetClusterStatusResponse | None, visitor: Visitor = NOBODY, *, signed_out: bool = False
+) -> Html:
+    """Name, how the service is (None: it doesn't answer), who is signed in, and the switch between light and dark."""
     brand = tag(
         "a",
         tag("img", src=f"{links.root_path}/ui/logo.svg", alt="", width=34, height=34),
@@ -20,7 +23,16 @@ def top_bar(links: Links, status: pb.GetClusterStatusResponse | None) -> Html:
         class_="sv-brand",
     )
     switch = tag("button", type="button", class_="sv-theme", data_theme_switch=True, aria_label="Switch between light and dark")
-    return tag("div", brand, tag("div", _service_pill(status), switch, class_="sv-top-end"), class_="sv-top")
+    pill = _pill("sv-bad", "Signed out: load the page again") if signed_out else _service_pill(status)
+    return tag("div", brand, tag("div", pill, _who(links, visitor), switch, class_="sv-top-end"), class_="sv-top")
+
+
+def _who(links: Links, visitor: Visitor) -> Html:
+    if not visitor.name:
+        return EMPTY
+    leave = tag("form", tag("button", "Sign out", type="submit"), method="post", action=links.logout())
+    name = tag("span", visitor.name, title=visitor.name, class_="sv-who-name")
+    return tag("span", name, leave if visitor.can_leave else EMPTY, class_="sv-who")
 
 
 def notice(text: str) -> Html:

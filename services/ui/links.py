@@ -19,6 +19,14 @@ class Links:
         """The page for a new job."""
         return f"{self.root_path}/"
 
+    def login(self, query: str) -> str:
+        """Where people sign in; ``query`` says where they want to go."""
+        return f"{self.root_path}/login{'?' + query if query else ''}"
+
+    def logout(self) -> str:
+        """Where they sign out."""
+        return f"{self.root_path}/logout"
+
     def job(self, job_id: str) -> str:
         """The page of a job."""
         return f"{self.root_path}/?job={job_id}"

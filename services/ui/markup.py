@@ -29,7 +29,7 @@ def join(parts: "tuple[str, ...] | list[str]") -> Html:
     return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts))
 
 
-_VOID = frozenset({"img", "input", "br", "hr"})
+_VOID = frozenset({"img", "input", "br", "hr", "meta", "link"})
 
 
 def _attribute(key: str, value: str | int | float | bool) -> str:

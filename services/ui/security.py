@@ -24,7 +24,7 @@ _HEADERS = {
 
 # Everything else that Gradio brings (its own uploads, file and URL proxies, recordings, monitoring) is closed.
 _OPEN = re.compile(
-    r"/|/(healthz|readyz|metrics|config|theme\.css|favicon\.ico|robots\.txt)/?"
+    r"/|/login|/logout|/(healthz|readyz|metrics|config|theme\.css|favicon\.ico|robots\.txt)/?"
     r"|/(files|ui|assets|static)/.+"
     r"|/gradio_api/(queue/join|queue/data|run/predict|heartbeat/[^/]+|startup-events|theme\.css|app_id|info|reset|cancel)/?"
 )

@@ -25,6 +25,8 @@ class HttpServer(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                # It would believe anybody on this machine; which proxies are believed is a setting.
+                proxy_headers=False,
                 lifespan="on",
                 timeout_graceful_shutdown=max(1, round(drain_s)),
             )

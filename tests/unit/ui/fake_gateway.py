@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import av
+import grpc
 from google.protobuf import timestamp_pb2
 
 from services.common import errors
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.server import Server
+from services.gateway.identity.caller import current_caller
 
 _ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
 _STAGES = ("decode", "vae_encode", "dit", "vae_decode", "encode")
@@ -184,6 +186,10 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=self.models, default_model="nano")
 
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
+        caller = current_caller()
+        return pb.GetCallerResponse(subject=caller.subject, role=caller.role.value)
+
     async def GetClusterStatus(self, request: pb.GetClusterStatusRequest, context: Any) -> pb.GetClusterStatusResponse:
         return pb.GetClusterStatusResponse(version="0.1.0", workers=[pb.WorkerSummary(state="ready", models=["nano"])])
 
@@ -268,9 +274,9 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):
 
 
 @contextlib.asynccontextmanager
-async def served(gateway: FakeGateway) -> AsyncIterator[str]:
+async def served(gateway: FakeGateway, *interceptors: grpc.aio.ServerInterceptor) -> AsyncIterator[str]:
     """The address of ``gateway`` while it is served."""
-    server = Server("127.0.0.1:0")
+    server = Server("127.0.0.1:0", interceptors=interceptors)
     server.add("seedvr2.v1.Gateway", lambda it: gateway_pb2_grpc.add_GatewayServicer_to_server(gateway, it))
     port = await server.start()
     await server.set_serving(True)

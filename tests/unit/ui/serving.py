@@ -15,6 +15,7 @@ from services.common.metrics import UiMetrics
 from services.ui.app import build_app, build_host
 from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
+from services.ui.visitor import visitor_login
 from tests.unit.ui.fake_gateway import FakeGateway, served
 
 
@@ -59,7 +60,7 @@ def _settings(gateway_address: str, changed: dict[str, Any]) -> UiSettings:
 
 
 def _client(settings: UiSettings) -> GatewayClient:
-    return GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s)
+    return GatewayClient(settings.gateway_address, timeout_s=settings.gateway_timeout_s, login=visitor_login)
 
 
 @contextlib.asynccontextmanager

@@ -36,7 +36,7 @@ async def what_gradio_brings_besides_is_closed(client: httpx.AsyncClient) -> Non
     paths = [
         "/gradio_api/upload", "/gradio_api/file=/etc/passwd", "/gradio_api/proxy=http://example.org/", "/gradio_api/stream/a",
         "/gradio_api/runs", "/gradio_api/openapi.json", "/monitoring", "/docs", "/openapi.json", "/gradio_api/process_recording",
-        "/gradio_api/custom_component/a/client/b/c.js", "/login",
+        "/gradio_api/custom_component/a/client/b/c.js", "/login/", "/logout/",
     ]  # fmt: skip
     for path in paths:
         assert (await client.get(path)).status_code == 404, path
