@@ -13,6 +13,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from scripts.memory_page import memory_page
 from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
+from services.common.otlp import PREFIX as TRACING_PREFIX
+from services.common.otlp import TracingSettings
 from services.common.rpc.status import code_of
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
@@ -29,6 +31,7 @@ SETTINGS = {
     "Identity (the gateway)": (IDENTITY_PREFIX, IdentitySettings),
     "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
+    "Traces (gateway and inference)": (TRACING_PREFIX, TracingSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
     "Model delivery (`python -m services.inference.models`)": ("SEEDVR2_MODELS", DeliverySettings),
 }

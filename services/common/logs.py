@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the ids of the work that a line belongs to.
+"""Structured logs: one JSON object a line, with the ids of the request, the trace and the work that a line belongs to.
 
 Ids are bound for a block (:func:`log_context`) and travel with the task, so that no call site repeats them.
 """
@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from services.common.tracing import trace_ids
 
 _context: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("log_context", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -49,6 +51,11 @@ def context_ids() -> dict[str, Any]:
     return dict(_context.get() or {})
 
 
+def log_ids() -> dict[str, str]:
+    """What log lines carry now, for another process that works for this task."""
+    return {name: str(value) for name, value in (trace_ids() | context_ids()).items()}
+
+
 class _JsonFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -61,6 +68,7 @@ class _JsonFormatter(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
+            **trace_ids(),
             **context_ids(),
             **{key: value for key, value in vars(record).items() if key not in _STANDARD},
         }

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from services.common import tracing
 from services.common.errors import SettingsError, StoreUnavailable
 from services.common.logs import setup_logging
 from services.common.metrics import GatewayMetrics, serve_metrics
+from services.common.otlp import PREFIX as TRACING_PREFIX
+from services.common.otlp import TracingSettings, open_recorder
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
@@ -23,7 +26,7 @@ from services.gateway.fleet.workers import Fleet
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.identity.setup import make_door, make_interceptor
-from services.gateway.service import GatewayService, container_limits
+from services.gateway.service import GatewayService, container_limits, version
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.base import Store
 from services.gateway.store.local import LocalStore
@@ -75,6 +78,7 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
         server = Server(
             settings.address, tls=server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file),
             health_address=settings.health_address, reflection=settings.reflection,
+            connection_age_s=settings.connection_age_s, connection_grace_s=settings.connection_grace_s,
             interceptors=[make_interceptor(identity, door)],
         )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
@@ -102,7 +106,9 @@ def main() -> None:
         s3 = read_settings(S3Settings, PREFIX, os.environ)
         identity = read_settings(IdentitySettings, IDENTITY_PREFIX, os.environ)
         setup_logging("gateway", settings.log_level)
-        asyncio.run(serve(settings, s3, identity, Path(settings.store_directory).absolute()))
+        recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "gateway", version())
+        with tracing.start_recording(recorder):
+            asyncio.run(serve(settings, s3, identity, Path(settings.store_directory).absolute()))
     except (SettingsError, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -7,6 +7,7 @@ import time
 import weakref
 from dataclasses import dataclass
 
+from services.common import tracing
 from services.common.errors import AlreadyExists, QueueFull, ServiceError, WrongState
 from services.common.metrics import GatewayMetrics
 from services.gateway import jobs
@@ -95,6 +96,7 @@ class JobControl:
                 owner=ref.owner, subject=current_caller().subject, job_id=ref.id, request=request,
                 model=request.model or self._catalogue.default_model(),
                 filename=source.upload.filename, source_sha256=source.upload.sha256, created_at=time.time(),
+                request_id=tracing.request_id(), traceparent=trace.traceparent if (trace := tracing.current()) else "",
             )  # fmt: skip
             try:
                 # Once it is written it must be driven, whoever asked for it and went away.
@@ -222,11 +224,13 @@ class JobControl:
         job = await self._book.claim(lease.ref, lease.token)
         if job.state.ended:
             return
-        try:
-            if not await unless(lease.lost, self._restorer.run(job.ref, job.fence)):
-                _log.warning("a job was lost to another gateway", extra={"job_id": job.job_id, "owner": job.owner})
-        finally:
-            self._count(job.ref)
+        # Whoever goes on with a job does so for the request, and in the trace, that created it.
+        with tracing.working_for(tracing.parse(job.traceparent), job.request_id), tracing.span("job", job_id=job.job_id):
+            try:
+                if not await unless(lease.lost, self._restorer.run(job.ref, job.fence)):
+                    _log.warning("a job was lost to another gateway", extra={"job_id": job.job_id, "owner": job.owner})
+            finally:
+                self._count(job.ref)
 
     async def _stop(self, ref: Ref) -> None:
         task = self._tasks.get(ref)

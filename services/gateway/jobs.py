@@ -242,6 +242,12 @@ class Job:
     owner: str = LOCAL
     """Whose it is."""
 
+    request_id: str = ""
+    """Of the request that created it; logs carry it."""
+
+    traceparent: str = ""
+    """Trace of that request, by W3C; whoever drives the job goes on in it."""
+
     state: State = State.PENDING
     """Where it is."""
 
@@ -376,11 +382,18 @@ def _advice(state: State) -> str:
     return "cancel it, or wait until it has ended."
 
 
+_FIXED = (
+    "owner", "subject", "request_id", "traceparent", "job_id", "request", "model", "filename", "source_sha256", "created_at"
+)  # fmt: skip
+
+
 def request_to_json(job: Job) -> bytes:
     """What never changes of a job."""
     record = {
         "schema_version": SCHEMA_VERSION,
         "owner": job.owner,
+        "request_id": job.request_id,
+        "traceparent": job.traceparent,
         "subject": job.subject,
         "job_id": job.job_id,
         "request": asdict(job.request),
@@ -395,7 +408,18 @@ def request_to_json(job: Job) -> bytes:
 def state_to_json(job: Job) -> bytes:
     """What changes of a job."""
     record = asdict(job)
-    for name in ("owner", "subject", "job_id", "request", "model", "filename", "source_sha256", "created_at"):
+    for name in (
+        "owner",
+        "subject",
+        "request_id",
+        "traceparent",
+        "job_id",
+        "request",
+        "model",
+        "filename",
+        "source_sha256",
+        "created_at",
+    ):
         del record[name]
     return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from services.common import tracing
 from services.common.errors import (
     FingerprintChanged,
     InternalError,
@@ -89,12 +90,15 @@ class Restorer:
                 await self._fail(ref, token, InternalError(text))
 
     async def _run(self, ref: Ref, token: int) -> None:
-        run = await self._look(ref, token)
+        with tracing.span("probe"):
+            run = await self._look(ref, token)
         while True:
-            plan = await self._plan(run)
+            with tracing.span("plan"):
+                plan = await self._plan(run)
             try:
                 await self._restore(run, plan)
-                return await self._join(run, plan)
+                with tracing.span("join"):
+                    return await self._join(run, plan)
             except FingerprintChanged:
                 if self._book.get(ref).replanned:
                     raise

@@ -56,7 +56,7 @@ class GatewayService:
         )  # fmt: skip
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
-            results=Results(book=book, store=store, sources=sources, container=container, metrics=metrics), version=_version(),
+            results=Results(book=book, store=store, sources=sources, container=container, metrics=metrics), version=version(),
         )  # fmt: skip
         """Answers the calls."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,7 +118,8 @@ def _control_settings(settings: GatewaySettings) -> ControlSettings:
     return ControlSettings(max_active_jobs=settings.max_active_jobs, index_s=settings.index_s, adopt_s=settings.adopt_s)
 
 
-def _version() -> str:
+def version() -> str:
+    """Of this software."""
     try:
         return importlib.metadata.version("seedvr2")
     except importlib.metadata.PackageNotFoundError:

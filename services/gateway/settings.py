@@ -64,6 +64,10 @@ class GatewaySettings:
     cuts_s: float = setting(900.0, "seconds that a job looks for cuts before it goes on without the rest; 0: none")
     index_s: float = setting(10.0, "seconds that creating a job waits for the index of its source; later the job makes it")
     adopt_s: float = setting(5.0, "seconds between two looks for jobs that nobody drives")
+    connection_age_s: float = setting(
+        1800.0, "seconds after which a connection takes no new calls, so that clients spread; 0: any age"
+    )
+    connection_grace_s: float = setting(600.0, "seconds that calls on such a connection have to end; clients go on elsewhere")
     drain_s: float = setting(10.0, "seconds that open calls have to end after SIGTERM")
     log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     ready_file: str = setting("", "file that gets the real addresses as JSON once the service listens; empty: none")
@@ -84,6 +88,7 @@ class GatewaySettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "cuts_s", "index_s",
+                     "connection_age_s", "connection_grace_s",
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")

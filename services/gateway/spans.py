@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from services.common import tracing
 from services.common.errors import (
     ChunkOutOfOrder,
     DeadlinePassed,
@@ -146,7 +147,10 @@ class SpanRunner:
             work.meter.stage_done(span.index, stage, frames, seconds)
             self._show(work)
 
-        with log_context(span=span.index, request_id=task.request_id, worker=address):
+        with (
+            log_context(span=span.index, worker=address),
+            tracing.span("restore span", kind="client", job_id=work.job.job_id, span=span.index, worker=address),
+        ):
             _log.info("span sent", extra={"frames": span.frames, "stored": len(stored)})
             async with self._sources.file(work.source.upload.ref) as path:
                 packets = self._container.read(path, work.source.info, work.index, span.first - span.context, span.end)
@@ -205,7 +209,7 @@ def _task(work: JobWork, span: Span, stored: frozenset[int], stall_s: float) -> 
     return SpanTask(
         job_id=work.job.job_id,
         span=span.index,
-        request_id=secrets.token_hex(8),
+        request_id=tracing.request_id() or secrets.token_hex(8),
         codec=work.source.info.codec,
         time_base=work.source.info.time_base,
         first_index=begin,

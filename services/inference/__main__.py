@@ -5,13 +5,17 @@ import logging
 import os
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from services.common import tracing
 from services.common.errors import ServiceError, SettingsError
 from services.common.logs import setup_logging
 from services.common.metrics import InferenceMetrics, serve_metrics
+from services.common.otlp import PREFIX as TRACING_PREFIX
+from services.common.otlp import TracingSettings, open_recorder
 from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.rpc.tls import server_tls
@@ -36,7 +40,10 @@ def main() -> int:
     try:
         settings = read_settings(InferenceSettings, "SEEDVR2_INFERENCE", os.environ)
         setup_logging("inference", settings.log_level)
-        with tempfile.TemporaryDirectory(prefix="seedvr2-") as private:
+        recorder = open_recorder(
+            read_settings(TracingSettings, TRACING_PREFIX, os.environ), "inference", metadata.version("seedvr2")
+        )
+        with tracing.start_recording(recorder), tempfile.TemporaryDirectory(prefix="seedvr2-") as private:
             asyncio.run(_serve(settings, Path(private)))
     except ServiceError as error:
         print(error.message, file=sys.stderr)

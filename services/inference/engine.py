@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterable
 from importlib import metadata
 
+from services.common import tracing
 from services.common.errors import DeadlinePassed, Draining, JobCancelled, ModelNotReady, QueueFull, ServiceError
 from services.common.fleet import WorkerModel, WorkerStatus
 from services.common.logs import log_context
@@ -163,7 +164,7 @@ class Engine:
     async def _see_through(self, run: SpanRun, deadline_s: float | None) -> None:
         started, outcome = time.monotonic(), "failed"
         ids = {"job_id": run.task.job_id, "span": run.task.span, "request_id": run.task.request_id}
-        with log_context(**ids):
+        with log_context(**ids), tracing.span("restore", job_id=run.task.job_id, span=run.task.span) as working:
             try:
                 async with asyncio.timeout(deadline_s):
                     result = await self._restore(run)
@@ -181,6 +182,7 @@ class Engine:
                 await run.events.close(error)
             finally:
                 del self._runs[run]
+                working.attributes["outcome"], working.error = outcome, "failed" if outcome == "failed" else ""
                 self._metrics.spans.labels(outcome).inc()
                 self._metrics.span_duration.observe(time.monotonic() - started)
                 _log.info("span ended", extra={"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})

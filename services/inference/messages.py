@@ -191,6 +191,9 @@ class RestoreOrder:
     preview: bool = False
     """Goes first, between two slices of the span that is in work."""
 
+    ids: dict[str, str] = field(default_factory=dict)
+    """What log lines about it carry."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
@@ -276,6 +279,9 @@ class VideoOrder:
     encoder_threads: int
     """CPU threads of an encoder."""
 
+    ids: dict[str, str] = field(default_factory=dict)
+    """What log lines about it carry."""
+
     def fields(self) -> dict[str, Any]:
         """As values that JSON can carry."""
         codec = asdict(self.task.codec) | {
@@ -289,7 +295,7 @@ class VideoOrder:
             "time_base": str(self.task.time_base),
             "stored": sorted(self.task.stored),
         }
-        return {"task": task, "path": self.path, "encoder_threads": self.encoder_threads}
+        return {"task": task, "path": self.path, "encoder_threads": self.encoder_threads, "ids": self.ids}
 
 
 def video_order(values: Mapping[str, Any]) -> VideoOrder:
@@ -312,7 +318,7 @@ def video_order(values: Mapping[str, Any]) -> VideoOrder:
         "cuts": tuple(task["cuts"]),
         "plan": RestorePlan(**task["plan"], encoder_options=options),
     }
-    return VideoOrder(task=SpanTask(**task), path=values["path"], encoder_threads=values["encoder_threads"])
+    return VideoOrder(task=SpanTask(**task), path=values["path"], encoder_threads=values["encoder_threads"], ids=values["ids"])
 
 
 def packet_fields(packet: Packet) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.common.channel import Message
 from services.common.errors import DeadlinePassed, InternalError
+from services.common.logs import log_ids
 from services.common.media import Packet, SpanTask
 from services.common.metrics import InferenceMetrics
 from services.common.pixels import PIXEL_FORMATS
@@ -24,6 +25,7 @@ from services.inference.messages import (
     stage_of,
 )
 from services.inference.orders import WAITING, FramesEnded, Order
+from services.inference.stage_spans import StageSpans
 from services.inference.video.process import FramesLost, VideoProcess
 
 Emit = Callable[[SpanEvent], Awaitable[None]]
@@ -39,7 +41,8 @@ def rank_order(task: SpanTask, number: int, path: Path, setting: Setting) -> Res
         number=number, path=str(path), width=plan.width, height=plan.height, seed=plan.seed, first_frame=task.first_index,
         cuts=task.cuts, colour=plan.colour, window_latents=plan.window_latents, overlap_latents=plan.overlap_latents,
         noise=plan.noise, bit_depth=encoded.bits, alpha=encoded.alpha,
-        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, preview=task.preview, **asdict(setting),
+        input_noise=plan.input_noise, latent_noise=plan.latent_noise, steps=plan.steps, preview=task.preview, ids=log_ids(),
+        **asdict(setting),
     )  # fmt: skip
 
 
@@ -53,6 +56,7 @@ class SpanWork:
         self._emit = emit
         self._metrics = metrics
         self._frames: Counter[str] = Counter()
+        self._stages = StageSpans()
         self._patience = asyncio.timeout(None)
 
     async def run(self, packets: AsyncIterable[Packet]) -> SpanResult:
@@ -73,6 +77,8 @@ class SpanWork:
             raise errors.exceptions[0] from None
         except TimeoutError:
             raise DeadlinePassed(f"Nothing moved for {patience_s:g} s in the middle of a span; it was given up.") from None
+        finally:
+            self._stages.record()
         if said is None or restored is None:
             raise InternalError("ranks and decoder each say that the other one is gone")
         return self._result(said, restored, time.monotonic() - started)
@@ -116,6 +122,7 @@ class SpanWork:
         if isinstance(event, SegmentReady):
             await self._emit(event)
             return
+        self._stages.note(event)
         before = self._kept(event.stage)
         self._frames[event.stage] += event.frames
         after = self._kept(event.stage)

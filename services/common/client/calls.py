@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from services.common import tracing
 from services.common.errors import DeadlinePassed, Draining, ServiceError, StoreUnavailable, Unavailable, WrongState
 from services.common.login import Login, metadata_of, no_login
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
@@ -50,8 +51,8 @@ class Calls:
         return gateway_pb2_grpc.GatewayStub(self.channel)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the next call carries: who makes it."""
-        return metadata_of(self._login())
+        """What the next call carries: who makes it, for which request and in which trace."""
+        return (*metadata_of(self._login()), *tracing.outgoing())
 
     def patience(self) -> Patience:
         """How long a stream is taken up again while nothing arrives."""

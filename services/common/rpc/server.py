@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import SettingsError
+from services.common.rpc.incoming import TracingInterceptor
 from services.common.rpc.status import ErrorInterceptor
 from services.common.rpc.tls import ChannelTls, ServerTls, channel_credentials, server_credentials
 
@@ -27,7 +28,13 @@ _SERVER_OPTIONS = (
     *_COMMON_OPTIONS,
     # Without it a second server could silently share a port that is taken.
     ("grpc.so_reuseport", 0),
+    # Clients ping every 20 s.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 5),
+    # A client that is gone without a word is noticed after 60 + 20 s, and its calls end.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 _CHANNEL_OPTIONS = (
@@ -73,15 +80,18 @@ class Server:
 
     def __init__(
         self, address: str, *, tls: ServerTls | None = None, health_address: str = "", reflection: bool = True,
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (), connection_age_s: float = 0.0, connection_grace_s: float = 0.0,
     ) -> None:  # fmt: skip
         """``tls`` None: without. ``health_address``: another host:port, without TLS, where only health is answered; empty: none.
-        ``reflection``: whether callers can ask which calls there are. ``interceptors`` may raise errors of ours."""
+        ``reflection``: whether callers can ask which calls there are. ``interceptors`` may raise errors of ours.
+        ``connection_age_s``: older connections take no new calls, so that clients spread over servers that came later; calls
+        on them have ``connection_grace_s`` to end. 0: any age."""
         self._address = address
         self._tls = tls
         self._health_address = health_address
         self._reflection = reflection
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=_SERVER_OPTIONS)
+        options = (*_SERVER_OPTIONS, *_age_options(connection_age_s, connection_grace_s))
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor(), TracingInterceptor(), *interceptors], options=options)
         self._probed = grpc.aio.server(options=_SERVER_OPTIONS) if health_address else None
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
@@ -126,6 +136,15 @@ class Server:
 
     def _servers(self) -> list[grpc.aio.Server]:
         return [self._server] if self._probed is None else [self._server, self._probed]
+
+
+def _age_options(age_s: float, grace_s: float) -> tuple[tuple[str, int], ...]:
+    if not age_s:
+        return ()
+    return (
+        ("grpc.max_connection_age_ms", round(age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(grace_s * 1000)),
+    )
 
 
 def _listen(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from services.common import tracing
 from services.common.errors import SettingsError, WorkerUnavailable
 from services.common.fleet import WorkerStatus
 from services.common.media import Packet, SpanTask
@@ -81,7 +82,7 @@ class Member:
             raise WorkerUnavailable(f"The worker at {self._view.address} is gone.")
         self._spans += 1
         self._idle.clear()
-        conversation = Conversation(self._stub.Restore(), self._view.address, self._stall_s)
+        conversation = Conversation(self._stub.Restore(metadata=tracing.outgoing()), self._view.address, self._stall_s)
         try:
             return await conversation.hold(task, packets, on_segment, on_stage)
         finally:

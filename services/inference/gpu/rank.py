@@ -30,6 +30,7 @@ from services.common.errors import (
     SettingsError,
     WorkerBroken,
 )
+from services.common.logs import log_context
 from services.inference.frames import Frames
 from services.inference.gpu.memory import Machine, least_bytes
 from services.inference.gpu.model.spec import SPECS, ModelSpec
@@ -189,7 +190,9 @@ class _Restoring:
 
     def run(self) -> None:
         """Restore it and say how it ended. What is not foreseen ends the process, and a fresh one takes its place."""
-        ending, fields = self._end_of(self._parts(self._order, self._step_aside))
+        with log_context(**self._order.ids):
+            ending, fields = self._end_of(self._parts(self._order, self._step_aside))
+            _log.info("span ended", extra={"ending": ending, "preview": self._order.preview})
         self._restorer = None
         # What an error's traceback held may be in a cycle, and must be free before the span is tried again.
         gc.collect()

@@ -19,6 +19,7 @@ import numpy as np
 from services.common.channel import Buffer, Channel, ChannelClosed, Message
 from services.common.child import run_child
 from services.common.errors import InternalError, InvalidVideo, ServiceError
+from services.common.logs import log_context
 from services.common.media import Packet
 from services.common.pixels import PIXEL_FORMATS
 from services.common.plan import Segment
@@ -43,7 +44,9 @@ def main(channel: Channel) -> None:
     if message.kind == "facts":
         channel.send("facts", facts=encoder_facts())
     else:
-        _Span(channel, video_order(message.fields)).run()
+        order = video_order(message.fields)
+        with log_context(**order.ids):
+            _Span(channel, order).run()
 
 
 class _Span:

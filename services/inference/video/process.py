@@ -9,6 +9,7 @@ from pathlib import Path
 from services.common.channel import Message
 from services.common.child import Child, ChildDied, Limits
 from services.common.errors import InternalError, InvalidVideo, ServiceError, SettingsError, WorkerBroken
+from services.common.logs import log_ids
 from services.common.media import Packet, SpanTask
 from services.common.plan import Segment
 from services.inference.messages import SegmentReady, StageTime, VideoDone, VideoOrder, packet_fields, stage_of
@@ -78,7 +79,9 @@ class VideoProcesses:
         try:
             async with await self._start() as child:
                 process = VideoProcess(child, path)
-                await process.begin(VideoOrder(task=task, path=str(path), encoder_threads=self._limits.encoder_threads))
+                await process.begin(
+                    VideoOrder(task=task, path=str(path), encoder_threads=self._limits.encoder_threads, ids=log_ids())
+                )
                 yield process
         finally:
             path.unlink(missing_ok=True)
