@@ -3,13 +3,19 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from services.gateway.fleet.endpoints import Endpoint, Show, with_brackets
 
 _log = logging.getLogger(__name__)
+Found = tuple[int, Any, Any, Any, tuple[Any, ...]]
+"""An address, as ``getaddrinfo`` gives it."""
+
+Resolve = Callable[[str, int], Awaitable[Iterable[Found]]]
+"""Looks up a host and port; raises ``socket.gaierror``."""
+
 _UNKNOWN = (socket.EAI_NONAME, socket.EAI_NODATA)
 
 
@@ -30,8 +36,10 @@ class Name:
 class Named:
     """Finds the workers of a name, again every ``resolve_s`` seconds."""
 
-    def __init__(self, name: Name, *, resolve_s: float) -> None:
+    def __init__(self, name: Name, *, resolve_s: float, resolve: Resolve | None = None) -> None:
+        """``resolve``: looks a name up; None: as this machine does."""
         self._name = name
+        self._resolve = resolve or _resolve
         self._resolve_s = resolve_s
         self._shown: list[Endpoint] | None = None
         self._failing = False
@@ -51,9 +59,8 @@ class Named:
 
     async def _look_up(self) -> list[str] | None:
         """Addresses; None where the name service doesn't know, so that what was found last still stands."""
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(self._name.host, self._name.port, type=socket.SOCK_STREAM)
+            found = await self._resolve(self._name.host, self._name.port)
         except socket.gaierror as error:
             self._note(error)
             # A headless service without a ready pod has no address at all.
@@ -67,7 +74,11 @@ class Named:
         self._failing = True
 
 
-def hosts_of(found: Iterable[tuple[int, Any, Any, Any, tuple[Any, ...]]]) -> list[str]:
+async def _resolve(host: str, port: int) -> Iterable[Found]:
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def hosts_of(found: Iterable[Found]) -> list[str]:
     """Each address once. Where both families are there, one, because nobody says which two are the same worker."""
     by_family: dict[int, set[str]] = {}
     for family, _, _, _, place in found:

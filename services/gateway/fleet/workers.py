@@ -1,6 +1,7 @@
 """All workers, wherever they are found: they come, go, and are replaced."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import replace
@@ -44,10 +45,9 @@ class Fleet:
         looked = [asyncio.Event() for _ in self._finders]
         for number, finder in enumerate(self._finders):
             self._finding.append(asyncio.create_task(self._find(number, finder, looked[number])))
-        looking = [asyncio.create_task(event.wait()) for event in looked]
-        await asyncio.wait(looking, timeout=_FIRST_LOOK_S) if looking else None
-        for task in looking:
-            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await asyncio.gather(*(event.wait() for event in looked))
         for finding in self._finding:
             if finding.done():
                 finding.result()
@@ -55,10 +55,12 @@ class Fleet:
 
     async def aclose(self) -> None:
         """End all conversations."""
-        for task in (*self._finding, *self._leaving):
+        members = [*self._members.values(), *self._leaving.values()]
+        tasks = [*self._finding, *self._leaving]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._finding, *self._leaving, return_exceptions=True)
-        await asyncio.gather(*(member.aclose() for member in (*self._members.values(), *self._leaving.values())))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(member.aclose() for member in members))
 
     def views(self) -> list[WorkerView]:
         """See :class:`Workers`. A pool that has nobody left is still known for what its last worker served."""
@@ -93,6 +95,9 @@ class Fleet:
             await finder.run(show)
         except SettingsError as error:
             _log.error("workers can't be found: %s", error.message)
+            raise
+        except Exception:
+            _log.exception("a finder of workers ended; nobody else is found until the next start")
             raise
         finally:
             looked.set()

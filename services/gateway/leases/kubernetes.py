@@ -76,8 +76,8 @@ class KubernetesLeases:
             raise SettingsError(error.message) from error
         except (ClusterUnavailable, WrongState) as error:
             _log.warning("jobs are driven once the Kubernetes API answers: %s", error.message)
-        self._in_background(self._others.look_always())
-        self._in_background(self._seen.run())
+        self._in_background(self._watch(self._others.look_always()))
+        self._in_background(self._watch(self._seen.run()))
 
     async def aclose(self) -> None:
         """Be gone, for others to see at once."""
@@ -123,6 +123,13 @@ class KubernetesLeases:
             async with asyncio.timeout(within_s):
                 await self._others.died.wait()
         self._others.died.clear()
+
+    async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            # Without it each job of others is asked for one by one; nothing else is lost.
+            _log.exception("the other gateways are not watched any more until the next start")
 
     async def _acquire(self, ref: Ref) -> KubernetesLease | None:
         async with self._calls:

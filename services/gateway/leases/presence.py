@@ -13,9 +13,12 @@ from prometheus_client import Counter
 
 from services.common.errors import ClusterUnavailable, NotFound, WrongState
 from services.gateway.cluster.api import ClusterApi
-from services.gateway.leases.records import LeaseTimes, Names, holder_of, new_presence, renewed
+from services.gateway.leases.records import LeaseTimes, Names, new_presence, renewed
 
 _log = logging.getLogger(__name__)
+_SHORTEST_TIMEOUT_S = 1.0
+# A renewal that failed is tried again after this part of the usual time.
+_SOONER = 0.25
 
 
 class Presence:
@@ -31,6 +34,7 @@ class Presence:
         self._on_lost = on_lost
         self._events = events
         self._holder = ""
+        # As the cluster has it; empty where the answer to a renewal may have been lost on its way.
         self._record: dict[str, Any] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -62,7 +66,7 @@ class Presence:
     async def _come(self) -> None:
         holder, asked = f"{socket.gethostname()}_{secrets.token_hex(8)}", _now()
         body = new_presence(self._names, holder, self._times, time.time())
-        self._record = await self._api.create(self._names.collection, body, timeout_s=self._times.renew_s)
+        self._record = await self._api.create(self._names.collection, body, timeout_s=self._timeout_s)
         self._holder = holder
         self._hold_until(asked + self._times.deadline_s)
         self._renewing = asyncio.create_task(self._renew_always())
@@ -79,37 +83,31 @@ class Presence:
                 _log.info("an earlier presence of this gateway is left to expire", extra={"detail": error.message})
 
     async def _renew_always(self) -> None:
+        pause_s = self._times.renew_s
         while True:
-            await asyncio.sleep(self._times.renew_s * random.uniform(0.7, 1))  # noqa: S311 - no secret
+            await asyncio.sleep(pause_s * random.uniform(0.7, 1))  # noqa: S311 - no secret
             try:
                 await self._renew()
+                pause_s = self._times.renew_s
             except NotFound:
                 self._lose("somebody removed it")
-            except WrongState:
-                # The answer to an earlier renewal may have been lost on its way.
-                await self._read_again()
-            except ClusterUnavailable as error:
+            except (WrongState, ClusterUnavailable) as error:
                 self._events.labels("late").inc()
                 _log.warning("this gateway's presence can't be renewed: %s", error.message)
+                pause_s = self._times.renew_s * _SOONER
 
     async def _renew(self) -> None:
-        asked = _now()
         path = self._names.path(self._names.presence(self._holder))
-        self._record = await self._api.replace(path, renewed(self._record, time.time()), timeout_s=self._times.renew_s)
+        if not self._record:
+            self._record = await self._api.get(path, timeout_s=self._timeout_s)
+        asked, record, self._record = _now(), self._record, {}
+        self._record = await self._api.replace(path, renewed(record, time.time()), timeout_s=self._timeout_s)
         # From before the question, because nobody can say when it was answered.
         self._hold_until(asked + self._times.deadline_s)
 
-    async def _read_again(self) -> None:
-        try:
-            record = await self._api.get(self._names.path(self._names.presence(self._holder)), timeout_s=self._times.renew_s)
-            if holder_of(record) == self._holder:
-                self._record = record
-                await self._renew()
-            else:
-                self._lose("somebody else has it")
-        except (NotFound, WrongState, ClusterUnavailable) as error:
-            self._events.labels("late").inc()
-            _log.warning("this gateway's presence can't be renewed: %s", error.message)
+    @property
+    def _timeout_s(self) -> float:
+        return max(self._times.renew_s, _SHORTEST_TIMEOUT_S)
 
     def _hold_until(self, moment: float) -> None:
         if self._expiry is not None:

@@ -62,6 +62,13 @@ class Cluster:
         metadata["resourceVersion"] = known["metadata"]["resourceVersion"]
         return await self.api.replace(path, body)
 
+    async def clean(self) -> None:
+        """Remove everything of this test."""
+        leases = f"app.kubernetes.io/instance in ({self.name}, {self.name}-other)"
+        for path, selector in ((self.slices, self.selector), (self.leases, self.selector), (self.leases, leases)):
+            for each in (await self.api.list_all(path, selector))[0]:
+                await self.api.delete(f"{path}/{each['metadata']['name']}")
+
     async def delete_slice(self, name: str) -> None:
         await self.api.delete(f"{self.slices}/{self.name}-{name}")
 
@@ -80,7 +87,11 @@ async def cluster(directory: Path, *, loopback_endpoints: bool = False) -> Async
     real = os.environ.get(KUBECONFIG_VARIABLE, "")
     if real and not loopback_endpoints:
         async with contextlib.aclosing(await ClusterApi.connect(real, "")) as api:
-            yield Cluster(kubeconfig=Path(real), api=api, fake=None)
+            it = Cluster(kubeconfig=Path(real), api=api, fake=None)
+            try:
+                yield it
+            finally:
+                await it.clean()
         return
     with FakeKubernetes(loopback_endpoints=loopback_endpoints) as fake:
         kubeconfig = fake.kubeconfig(directory / "kubeconfig")

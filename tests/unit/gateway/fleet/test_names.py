@@ -40,3 +40,25 @@ async def test_an_address_of_version_six_has_brackets():
 
 async def test_a_service_without_a_ready_pod_has_no_workers():
     assert await first_look(Name(host="nobody.invalid", port=5)) == []
+
+
+async def test_a_name_is_looked_up_again_and_a_name_service_that_fails_changes_nothing():
+    answers: list[list | int] = [found("10.0.0.1"), found("10.0.0.1"), found("10.0.0.1", "10.0.0.2"), socket.EAI_AGAIN,
+                                 found("10.0.0.2"), socket.EAI_NONAME, socket.EAI_AGAIN, found("10.0.0.3")]  # fmt: skip
+    shown: list[list[str]] = []
+    over = asyncio.Event()
+
+    async def resolve(host: str, port: int) -> list:
+        if not answers:
+            over.set()
+            await asyncio.Event().wait()
+        answer = answers.pop(0)
+        if isinstance(answer, int):
+            raise socket.gaierror(answer, "told to fail")
+        return answer
+
+    named = Named(Name(host="gpu", port=5), resolve_s=0.001, resolve=resolve)
+    looking = asyncio.create_task(named.run(lambda endpoints: shown.append([e.address for e in endpoints])))
+    await asyncio.wait_for(over.wait(), 20)
+    looking.cancel()
+    assert shown == [["10.0.0.1:5"], ["10.0.0.1:5", "10.0.0.2:5"], ["10.0.0.2:5"], [], ["10.0.0.3:5"]]

@@ -13,7 +13,7 @@ from services.gateway.leases.records import LeaseTimes, Names
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.unit.gateway.examples import ref
 
-TIMES = LeaseTimes(lease_s=2, renew_s=0.4)
+TIMES = LeaseTimes(lease_s=3, renew_s=0.5)
 A = ref("a")
 
 
@@ -84,7 +84,7 @@ async def test_installations_in_one_namespace_do_not_share_jobs(cluster: Cluster
 async def test_a_driver_that_lives_keeps_its_jobs_for_longer_than_a_lease_lasts(cluster: Cluster):
     async with gateway(cluster) as mine, gateway(cluster) as theirs:
         lease = await taken(mine)
-        for _ in range(15):
+        for _ in range(14):
             await asyncio.sleep(TIMES.renew_s / 2)
             assert await theirs.acquire(A) is None
         assert not lease.lost.is_set()
@@ -198,7 +198,7 @@ async def test_an_answer_that_is_lost_on_its_way_costs_nobody_a_job(cluster: Clu
     async with gateway(cluster) as mine:
         lease = await taken(mine)
         # The renewal is done, but its answer comes too late.
-        fake.pause_s = 1.2 * TIMES.renew_s
+        fake.pause_s = 1.2
         before = fake.count("update", "leases")
         await until(lambda: fake.count("update", "leases") > before)
         fake.pause_s = 0
