@@ -31,7 +31,7 @@ class InferenceSettings:
     ranks: int = setting(0, "processes with a device each; 0: one per GPU, one on a CPU")
     sequence: int = setting(0, "ranks that share a span; must divide the ranks, 0: all. Results can differ between values")
     torch_threads: int = setting(0, "CPU threads of a rank; 0: the cores divided by the ranks. Results can differ between values")
-    encoder_threads: int = setting(1, "CPU threads of an encoder. The bytes of segments differ between values")
+    encoder_threads: int = setting(4, "CPU threads of an encoder. The bytes of segments differ between values")
     queue_spans: int = setting(4, "spans that may wait for ranks; more are refused")
     queue_s: float = setting(
         2.0, "seconds that a span may wait for ranks before it is handed back for another worker; 0: no limit"

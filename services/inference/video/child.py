@@ -1,7 +1,8 @@
 """The process that decodes and encodes one span: ``python -m services.inference.video.child``, started by ``process.py``.
 
-One thread takes packets from the server and gives frames to the rank, the other takes restored frames from the rank and
-gives segments to the server. Whoever can't go on waits for its neighbour; that is all the flow control there is.
+Four threads: one decodes the server's packets, one gives frames to the rank, one takes restored frames from it, one encodes them
+and gives segments to the server. A rank takes and gives a window of frames at a time, so frames wait for it, and for the encoder,
+up to a limit. Whoever can't go on waits for its neighbour; that is all the flow control there is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from services.common.pixels import PIXEL_FORMATS
 from services.common.plan import Segment
 from services.inference.frames import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Frames, frames_of, send_frames
 from services.inference.messages import VideoOrder, packet_of, video_order
+from services.inference.video.ahead import Ahead
 from services.inference.video.colour import FrameReader, colours_of
 from services.inference.video.decode import Decoder
 from services.inference.video.encode import SpanEncoder
@@ -32,6 +34,12 @@ from services.inference.video.facts import encoder_facts
 from services.inference.video.match import FrameMatcher
 
 _log = logging.getLogger(__name__)
+
+_SOURCE_BYTES = 256 << 20
+"""Of decoded frames that wait for the rank."""
+
+_RESTORED_BYTES = 512 << 20
+"""Of restored frames that wait for the encoder: a window of 84 frames of 1920x1080."""
 
 
 class _RankLost(Exception):
@@ -57,6 +65,8 @@ class _Span:
         self._matcher: FrameMatcher[Frames] = FrameMatcher(
             self._task.frame_pts, by_order=self._task.by_order, context_frames=self._task.context_frames
         )
+        self._decoded: Ahead[Frames] = Ahead(_SOURCE_BYTES)
+        self._restored: Ahead[Frames] = Ahead(_RESTORED_BYTES)
         self._sending = threading.RLock()
         self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
@@ -74,9 +84,10 @@ class _Span:
             raise InvalidVideo("Decoding the video needs more memory than it may have here; send a smaller one.") from error
 
     def _work(self, rank: Channel) -> None:
-        for work in (self._decode, self._encode):
-            threading.Thread(target=self._note_end, args=(work, rank), daemon=True).start()
-        for _ in range(2):
+        works = (self._decode, lambda: self._give(rank), lambda: self._take(rank), self._encode)
+        for work in works:
+            threading.Thread(target=self._note_end, args=(work,), daemon=True).start()
+        for _ in works:
             error = self._ended.get()
             if error is not None:
                 # Kept for good: the other thread must not send half a message between these words and the end.
@@ -87,25 +98,30 @@ class _Span:
         while True:
             self._channel.receive()
 
-    def _note_end(self, work: Callable[[Channel], None], rank: Channel) -> None:
+    def _note_end(self, work: Callable[[], None]) -> None:
         try:
-            work(rank)
+            work()
         except Exception as error:
             self._ended.put(error)
         else:
             self._ended.put(None)
 
-    def _decode(self, rank: Channel) -> None:
+    def _decode(self) -> None:
         codec, encoded = self._task.codec, PIXEL_FORMATS[self._task.plan.output_pixel_format]
         reader = FrameReader(colours_of(codec), codec.width, codec.height, encoded.bits, alpha=encoded.alpha)
         started = time.thread_time()
         for batch in _batches(self._pictures(reader)):
             now = time.thread_time()
             self._tell("progress", stage="decode", seconds=now - started, frames=len(batch))
-            with _to_rank():
-                send_frames(rank, np.stack(batch))
+            frames = np.stack(batch)
+            self._decoded.put(frames, frames.nbytes)
             started = time.thread_time()
+        self._decoded.close()
+
+    def _give(self, rank: Channel) -> None:
         with _to_rank():
+            for frames in self._decoded:
+                send_frames(rank, frames)
             rank.send("end")
 
     def _pictures(self, reader: FrameReader) -> Iterator[Frames]:
@@ -125,13 +141,19 @@ class _Span:
         while (message := self._channel.receive()).kind == "packet":
             yield packet_of(message.fields, message.payload)
 
-    def _encode(self, rank: Channel) -> None:
+    def _take(self, rank: Channel) -> None:
+        while (message := _from_rank(rank)).kind == "frames":
+            frames = frames_of(message)
+            self._restored.put(frames, frames.nbytes)
+        self._restored.close()
+
+    def _encode(self) -> None:
         ready: list[tuple[Segment, bytes]] = []
         encoder = SpanEncoder(
             self._task, threads=self._order.encoder_threads, on_segment=lambda segment, data: ready.append((segment, data))
         )
-        while (message := _from_rank(rank)).kind == "frames":
-            started, pictures = time.perf_counter(), frames_of(message)
+        for pictures in self._restored:
+            started = time.perf_counter()
             encoder.take(pictures)
             self._tell("progress", stage="encode", seconds=time.perf_counter() - started, frames=len(pictures))
             for segment, data in ready:

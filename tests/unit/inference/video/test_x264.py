@@ -25,14 +25,15 @@ def test_a_machine_that_says_nothing_of_its_processor_gets_no_options(tmp_path: 
     assert repeatable_options(tmp_path / "none") == {}
 
 
-def test_the_same_frames_give_the_same_bytes_whatever_was_encoded_before():
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_same_frames_give_the_same_bytes_whatever_was_encoded_before(threads: int):
     clip = read_clip(make_clip(frames=24))
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 255, (64, 96, 3), dtype=np.uint8) for _ in range(24)]
     found: dict[int, set[bytes]] = {}
     for stored in ([], [0], [], [8], [0, 8], [], []):
         task = task_for(clip, segment_frames=8, stored=stored)
-        encoder = SpanEncoder(task, threads=1, on_segment=lambda s, data: found.setdefault(s.first, set()).add(data))
+        encoder = SpanEncoder(task, threads=threads, on_segment=lambda s, data: found.setdefault(s.first, set()).add(data))
         for picture in pictures:
             encoder.take(picture[None])
     assert {first: len(ways) for first, ways in found.items()} == {0: 1, 8: 1, 16: 1}
