@@ -154,7 +154,9 @@ def predict(spec: ModelSpec, machine: Machine, workload: Workload, setting: Sett
 
 def settings_of(spec: ModelSpec, machine: Machine) -> tuple[Setting, ...]:
     """What a rank can choose from, the fastest first, the leanest last."""
-    slices = tuple(Setting(slice_latents=latents) for latents in sorted({spec.slice_latents, 1}, reverse=True))
+    # Ranks that share a slice have enough to do, and exchange borders half as often, where it has a latent for every two of them.
+    lengths = {max(spec.slice_latents, machine.ranks // 2), spec.slice_latents, 1}
+    slices = tuple(Setting(slice_latents=latents) for latents in sorted(lengths, reverse=True))
     if machine.on_host:
         # What waits in host memory would wait where it is.
         return slices

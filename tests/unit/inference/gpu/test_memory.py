@@ -86,6 +86,11 @@ def test_a_rank_on_a_cpu_chooses_among_slices_only():
     assert settings_of(SPEC, machine) == (Setting(slice_latents=1),)
 
 
+def test_ranks_that_share_a_slice_take_a_latent_for_every_two_of_them():
+    first = [settings_of(SPEC, replace(FUSED, ranks=ranks))[0].slice_latents for ranks in (1, 2, 4, 8)]
+    assert first == [1, 1, 2, 4]
+
+
 def test_the_largest_frame_fits_and_the_next_larger_does_not():
     pixels = largest_pixels(SPEC, FUSED, 80 * GB)
     height = round((pixels * 9 / 16) ** 0.5 / SPEC.size_multiple) * SPEC.size_multiple
