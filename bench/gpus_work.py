@@ -165,13 +165,21 @@ class Clip:
         return noise - velocity.float()
 
     def _decode(self, latents: Tensor, parts: list[int]) -> Tensor:
-        """The frames of the first, the middle and the last slice; more would only fill memory."""
-        state, kept = VaeState(), []
-        for index, part in enumerate(latents[: sum(parts)].split(parts)):
+        """Some frames of the beginning, the middle and the end, however slices are cut; more would only fill memory."""
+        state, kept, start = VaeState(), [], 0
+        for part in latents[: sum(parts)].split(parts):
             frames = self._model.vae.decode(part, state)
-            if index in (0, len(parts) // 2, len(parts) - 1):
-                kept.append(frames)
+            wanted = [index for index in self._kept if start <= index < start + len(frames)]
+            if wanted:
+                kept.append(frames[[index - start for index in wanted]])
+            start += len(frames)
         return torch.cat(kept)
+
+    @property
+    def _kept(self) -> list[int]:
+        """Indices of frames that are compared."""
+        count = self._case.frames
+        return sorted({*range(min(9, count)), *range(count // 2, min(count // 2 + 4, count)), *range(max(0, count - 4), count)})
 
     def _shape(self) -> tuple[int, int, int, int]:
         factor = self._model.spec.vae.spatial_factor
@@ -207,8 +215,10 @@ class Clip:
         self._meet()
         with profile(activities=[ProfilerActivity.CUDA]) as record:
             milliseconds, _ = self._timed(stage)
-        kernels = (event for event in record.key_averages() if "nccldevkernel" in event.key.lower())
-        return sum(kernel.self_device_time_total for kernel in kernels) / 1e3 / milliseconds
+        kernels = [event for event in record.events() if "nccldevkernel" in event.name.lower()]
+        kernels.sort(key=lambda event: event.time_range.start)
+        # The first one waits for ranks that are still starting their profilers.
+        return sum(event.time_range.elapsed_us() for event in kernels[1:]) / 1e3 / milliseconds
 
     def _step_bytes(self, latents: Tensor) -> dict[str, float]:
         """Bytes that the first rank sends in a step over one window, counted and expected."""

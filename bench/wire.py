@@ -8,15 +8,12 @@ from pathlib import Path
 
 import grpc
 
+from bench.service import Case, measure
 from bench.table import print_table
-from services.cli.local import LocalStack, StackOptions
-from services.common.client import GatewayClient
 from services.common.media import Packet
-from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2
 from services.common.rpc.codec import PacketAssembler, encode_packets
 from services.common.rpc.server import Server, open_channel
-from tests.clips.noisy import noisy_clip
 
 FRAMES, WIDTH, HEIGHT = 150, 320, 180
 PACKET_BYTES = 200_000
@@ -25,27 +22,9 @@ _METHOD = "/bench.Echo/Chunks"
 
 async def main() -> None:
     """Print both tables."""
-    await _whole_service()
+    with tempfile.TemporaryDirectory() as directory:
+        await measure(Case(model="nano", width=WIDTH, height=HEIGHT, frames=FRAMES), Path(directory))
     await _wire_alone()
-
-
-async def _whole_service() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        clip = noisy_clip(directory / "clip.mp4", width=WIDTH, height=HEIGHT, frames=FRAMES)
-        options = StackOptions(data_directory=directory / "data")
-        async with LocalStack(options, lambda _: None) as stack, GatewayClient(stack.gateway_address) as client:
-            start = time.perf_counter()
-            upload = await client.upload_file(clip)
-            job = await client.create_job(pb.JobRequest(source=pb.Source(upload_id=upload.upload_id)))
-            async for job_now in client.watch_job(job.job_id):
-                job = job_now
-            await client.download_result(job.job_id, directory / "result.mp4")
-            elapsed = time.perf_counter() - start
-    stages = sum(job.progress.stage_seconds.values())
-    rows = [(f"{elapsed / FRAMES * 1e3:.1f}", f"{stages / FRAMES * 1e3:.1f}", f"{(elapsed - stages) / FRAMES * 1e3:.1f}")]
-    head = ("upload to download ms/frame", "stages in the worker ms/frame", "difference ms/frame")
-    print_table(f"nano, {FRAMES} frames, {WIDTH}x{HEIGHT}, through all services", head, rows)
 
 
 async def _wire_alone() -> None:
