@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 _PIECE = 64 << 10
 _BODY = "<Error><Code>{code}</Code><Message>told to fail</Message></Error>"
-_CODES = {500: "InternalError", 503: "SlowDown", 507: "XMinioStorageFull", 403: "AccessDenied"}
+_CODES = {400: "MalformedXML", 500: "InternalError", 503: "SlowDown", 507: "XMinioStorageFull", 403: "AccessDenied"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class FaultProxy:
     def cut(self) -> None:
         """Reset all connections that there are."""
         for writer in self._open:
-            writer.transport.abort()
+            _reset(writer)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator["FaultProxy"]:
@@ -113,7 +115,7 @@ class FaultProxy:
         try:
             await task
         except (OSError, asyncio.IncompleteReadError):
-            writer.transport.abort()
+            _reset(writer)
         finally:
             self._serving.discard(task)
             self._open.discard(writer)
@@ -139,9 +141,7 @@ class FaultProxy:
         if fault.refuse:
             raise ConnectionResetError
         if fault.silent:
-            # Until it is cut, or the client goes away.
-            while await reader.read(_PIECE):
-                pass
+            await writer.wait_closed()
             return
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
         self._open.add(far_writer)
@@ -151,10 +151,19 @@ class FaultProxy:
                 await _copy(far_reader, writer, b"", fault.delay_s, fault.cut_answer_after)
                 up.cancel()
         except* OSError:
-            writer.transport.abort()
+            _reset(writer)
         finally:
             self._open.discard(far_writer)
-            far_writer.transport.abort()
+            _reset(far_writer)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that the other side's next read or write fails."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    if connection.fileno() >= 0:
+        # Linger for no time: a reset instead of an orderly end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _copy_to_end(

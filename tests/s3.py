@@ -23,7 +23,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 import urllib3
 from minio import Minio
 from minio.error import MinioException
@@ -209,15 +208,15 @@ def remove_all(s3: S3) -> None:
         client.remove_object(s3.bucket, str(each.object_name))
 
 
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """The server that all tests share: the one of the environment, or a fresh SeaweedFS."""
+@contextlib.contextmanager
+def shared_server(directory: Path) -> Iterator[S3]:
+    """The server that the environment names, or a fresh SeaweedFS with its data in ``directory``."""
     named = named_server()
     if named:
         yield named
         remove_all(named)
         return
-    with seaweedfs(tmp_path_factory.mktemp("s3") / "weed") as server:
+    with seaweedfs(directory / "weed") as server:
         yield server.s3
 
 

@@ -1,12 +1,13 @@
 """Uploads: bytes that arrive in one or several streams, and are complete or not."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from services.common.errors import (
     InvalidInput,
     InvalidOption,
     NotFound,
+    ServiceError,
     TooLarge,
     UploadNotFound,
     WrongState,
@@ -146,7 +148,8 @@ class Uploads:
                         return await self._finish(upload, arriving, offset, message)
                     offset = await self._keep(upload, arriving, offset, message)
         finally:
-            await self._store.settle(keys.upload(ref, "data"))
+            with _hashed_anew(arriving):
+                await self._store.settle(keys.upload(ref, "data"))
         return await self.get(ref)
 
     async def delete(self, ref: Ref) -> None:
@@ -173,7 +176,8 @@ class Uploads:
                 f"The upload was declared with {upload.size_bytes} bytes and more came; begin another one.", field="data"
             )
         self._check_size(offset + len(data))
-        end = await self._store.append(keys.upload(upload.ref, "data"), offset, data)
+        with _hashed_anew(arriving):
+            end = await self._store.append(keys.upload(upload.ref, "data"), offset, data)
         if arriving.hashed_bytes == offset:
             arriving.digest.update(data)
             arriving.hashed_bytes = end
@@ -230,6 +234,16 @@ class Uploads:
             raise TooLarge(
                 f"An upload has at most {self._max_bytes} bytes here; cut the video, or compress it more.", field="size_bytes"
             )
+
+
+@contextlib.contextmanager
+def _hashed_anew(arriving: _Arriving) -> Iterator[None]:
+    """Where the store fails it may lose what came last and was hashed: in the end all that it has is hashed again."""
+    try:
+        yield
+    except ServiceError:
+        arriving.hashed_bytes = -1
+        raise
 
 
 def _check_name(filename: str) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -176,3 +177,27 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed_again_and_
         await again.finish("u/1")
         whole = b"".join([piece async for piece in again.read("u/1")])
         assert all(whole[n * MIB : (n + 1) * MIB] == bytes([n]) * MIB for n in range(settled["u/1"] // MIB))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "text"),
+    [
+        ({"secret_key_file": "wrong"}, 2, "refuses the gateway (AccessDenied)"),
+        ({"bucket": "seedvr2-nowhere"}, 2, "SEEDVR2_S3_CREATE_BUCKET=true"),
+        ({"cache_bytes": 1000}, 2, "SEEDVR2_S3_CACHE_BYTES is 1000"),
+        ({"endpoint": "http://127.0.0.1:1", "tries": 2}, 1, "doesn't answer as it should"),
+    ],
+    ids=["key", "bucket", "cache", "away"],
+)
+async def test_a_store_that_can_not_be_used_ends_the_gateway_in_one_line(
+    server: SeaweedFS, tmp_path: Path, change: dict[str, Any], code: int, text: str
+):
+    (tmp_path / "wrong").write_text("wrong")
+    if "secret_key_file" in change:
+        change = {"secret_key_file": str(tmp_path / "wrong")}
+    process = gateway(tmp_path / "gateway", "127.0.0.1:1", s3=server.s3.settings(tmp_path / "s3", **change))
+    await process.start(ready=False)
+    assert await process.wait() == code
+    said = [line for line in process.log.splitlines() if not line.startswith("{")]
+    assert len(said) == 1
+    assert text in said[0]

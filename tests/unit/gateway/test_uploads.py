@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from services.common.errors import (
     WrongState,
 )
 from services.common.metrics import GatewayMetrics
+from services.gateway.store.base import Store
 from services.gateway.store.local import LocalStore
+from services.gateway.store.s3.store import S3Store
 from services.gateway.uploads import Finish, Uploads
+from tests.s3 import S3
 from tests.unit.gateway.examples import ref
 
 DATA = bytes(range(256)) * 8
@@ -37,7 +41,7 @@ def uploads(store: LocalStore) -> Uploads:
     return make(store)
 
 
-def make(store: LocalStore, *users: str) -> Uploads:
+def make(store: Store, *users: str) -> Uploads:
     return Uploads(store, GatewayMetrics(CollectorRegistry()), max_bytes=4096, users=lambda _: users)
 
 
@@ -197,3 +201,18 @@ async def test_a_full_store_refuses_uploads_and_keeps_what_is_there(tmp_path: Pa
     with pytest.raises(UploadNotFound):
         await full.get(ref("v"))
     full_store.close()
+
+
+async def test_bytes_that_the_store_lost_do_not_count_in_the_hash(s3: S3, tmp_path: Path):
+    with closing(S3Store(s3.settings(tmp_path))) as one, closing(S3Store(s3.settings(tmp_path))) as two:
+        first, second = make(one), make(two)
+        await first.create(ref("u"), "a.mp4", 0)
+
+        async def overtaken() -> AsyncIterator[bytes | Finish]:
+            yield b"a" * 1000
+            await second.write(ref("u"), 0, messages(b"b" * 1000))
+
+        with pytest.raises(ChunkOutOfOrder, match="Another stream"):
+            await first.write(ref("u"), 0, overtaken())
+        done = await first.write(ref("u"), 1000, messages(b"c", Finish(sha256="")))
+        assert done.sha256 == hashlib.sha256(b"b" * 1000 + b"c").hexdigest()

@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import secrets
+from xml.etree.ElementTree import Element
 
 from minio import Minio
 
 from services.common.errors import AlreadyExists, NotFound, ServiceError, SettingsError, StoreUnavailable, WrongState
 from services.gateway.store.s3.calls import Calls
 from services.gateway.store.s3.faults import ERRORS, Kind, kind_of
-from services.gateway.store.s3.lifecycle import Rules, merged, wanted_rules
+from services.gateway.store.s3.lifecycle import Rules, expiry_rule, merged, parts_rule
 from services.gateway.store.s3.objects import Objects
 from services.gateway.store.s3.settings import S3Settings
 from services.gateway.store.s3.unfinished import LEFTOVERS
@@ -99,20 +100,29 @@ class Bucket:
     # ---- rules ----
 
     async def _set_rules(self) -> list[str]:
-        prefix, days = self._objects.name(""), self._settings.leftover_days
-        rules = wanted_rules(prefix, days=days, expiring=(LEFTOVERS, PROBES))
+        days = self._settings.leftover_days
+        prefix = self._objects.name("")
+        parts, drafts = parts_rule(prefix, days=days), [expiry_rule(prefix, begin, days=days) for begin in (LEFTOVERS, PROBES)]
         try:
-            there = await self._rules()
-            if (new := merged(there, rules)) is None:
-                return ["Its rules for leftovers are as they should be."]
-            await self._calls.run(lambda: self._put_rules(new))
-        except (NotFound, StoreUnavailable) as error:
-            if error.__cause__ is not None and kind_of(error.__cause__) is Kind.PASSING:
-                raise
+            return [await self._merge([parts, *drafts])]
+        except StoreUnavailable as error:
+            _raise_if_passing(error)
+        try:
+            # MinIO knows no rule for parts; it removes them of its own accord.
+            done = await self._merge(drafts)
+            return [f"{done} It takes none for uploads in parts: see that the server itself removes those that nobody completes."]
+        except StoreUnavailable as error:
+            _raise_if_passing(error)
             # Not every server has rules, and not every key may change them: leftovers cost space, nothing else.
             text = f"The bucket takes no rules for leftovers ({error.message}): remove what is older than {days} days under "
             return [f"{text}{prefix}{LEFTOVERS} and uploads in parts that were not completed, in another way."]
-        return [f"It has rules that remove leftovers after {days} days."]
+
+    async def _merge(self, rules: list[Element]) -> str:
+        new = merged(await self._rules(), rules)
+        if new is None:
+            return "Its rules for leftovers are as they should be."
+        await self._calls.run(lambda: self._put_rules(new))
+        return f"It has rules that remove leftovers after {self._settings.leftover_days} days."
 
     async def _rules(self) -> bytes | None:
         try:
@@ -127,3 +137,8 @@ class Bucket:
         self._client._execute(
             "PUT", self._settings.bucket, body=rules.xml, headers=dict(headers), query_params=dict(_CONFIGURATION)
         )
+
+
+def _raise_if_passing(error: StoreUnavailable) -> None:
+    if error.__cause__ is None or kind_of(error.__cause__) is Kind.PASSING:
+        raise error

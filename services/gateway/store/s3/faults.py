@@ -36,6 +36,9 @@ class Kind(Enum):
     UNTRUSTED = auto()
     """The server's certificate is not signed by whom we trust."""
 
+    ELSEWHERE = auto()
+    """The bucket is in another region than requests are signed for."""
+
     NO_BUCKET = auto()
     """The bucket isn't there."""
 
@@ -48,7 +51,8 @@ class Kind(Enum):
 
 _CODES = {
     "NoSuchKey": Kind.MISSING, "NoSuchUpload": Kind.MISSING, "NoSuchVersion": Kind.MISSING, "NotFound": Kind.MISSING,
-    "NoSuchBucket": Kind.NO_BUCKET, "InvalidRange": Kind.OUTSIDE, "PreconditionFailed": Kind.CHANGED,
+    "PermanentRedirect": Kind.ELSEWHERE, "AuthorizationHeaderMalformed": Kind.ELSEWHERE, "NoSuchBucket": Kind.NO_BUCKET,
+    "InvalidRange": Kind.OUTSIDE, "PreconditionFailed": Kind.CHANGED,
     "XMinioStorageFull": Kind.FULL, "XMinioAdminBucketQuotaExceeded": Kind.FULL, "QuotaExceeded": Kind.FULL,
     "InsufficientStorage": Kind.FULL, "InsufficientCapacity": Kind.FULL,
     "AccessDenied": Kind.REFUSED, "InvalidAccessKeyId": Kind.REFUSED, "SignatureDoesNotMatch": Kind.REFUSED,
@@ -106,6 +110,8 @@ def our_error(error: BaseException) -> ServiceError:
             return _unavailable(f"The object store refuses the gateway ({_name(error)}): check its key and what it may do.", 30)
         case Kind.NO_BUCKET:
             return _unavailable("The object store's bucket isn't there: create it, or correct its name.", 30)
+        case Kind.ELSEWHERE:
+            return _unavailable("The object store's bucket is in another region: correct SEEDVR2_S3_REGION.", 30)
         case Kind.UNTRUSTED:
             return _unavailable("The object store's certificate is not trusted: name its authority in SEEDVR2_S3_CA_FILE.", 30)
         case Kind.OTHER:

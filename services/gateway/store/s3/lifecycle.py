@@ -22,15 +22,14 @@ class Rules:
         return base64.b64encode(hashlib.md5(self.xml, usedforsecurity=False).digest()).decode()
 
 
-def wanted_rules(prefix: str, *, days: int, expiring: tuple[str, ...]) -> list[ElementTree.Element]:
-    """Our rules, each with an id that names the installation's ``prefix``.
+def parts_rule(prefix: str, *, days: int) -> ElementTree.Element:
+    """Uploads in parts under an installation's ``prefix`` that were not completed go after ``days``."""
+    return _rule(f"{_ID}:{prefix}parts", prefix, "AbortIncompleteMultipartUpload", "DaysAfterInitiation", days)
 
-    Uploads in parts that were not completed go after ``days``, and objects whose keys begin with one of ``expiring``.
-    """
-    name = f"{_ID}:{prefix}"
-    rules = [_rule(f"{name}parts", prefix, "AbortIncompleteMultipartUpload", "DaysAfterInitiation", days)]
-    rules += [_rule(name + begin, prefix + begin, "Expiration", "Days", days) for begin in expiring]
-    return rules
+
+def expiry_rule(prefix: str, begin: str, *, days: int) -> ElementTree.Element:
+    """Objects whose keys begin with ``begin`` go ``days`` after they were written."""
+    return _rule(f"{_ID}:{prefix}{begin}", prefix + begin, "Expiration", "Days", days)
 
 
 def merged(there: bytes | None, wanted: list[ElementTree.Element]) -> Rules | None:

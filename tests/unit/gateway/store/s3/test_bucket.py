@@ -130,6 +130,26 @@ async def test_a_server_without_rules_can_be_used_and_it_is_said(behind: Behind)
     assert "AccessDenied" in said
 
 
+async def test_a_server_that_knows_no_rule_for_parts_gets_the_others(behind: Behind, s3: S3):
+    store = behind.store(lifecycle=True, prefix="p/")
+    behind.proxy.set(Fault(status=400, times=1, only="^PUT .*lifecycle"))
+    said = (await store.bucket.prepare())[-1]
+    assert "It has rules" in said
+    assert "takes none for uploads in parts" in said
+    client = client_of(s3)
+    rules = client.get_bucket_lifecycle(s3.bucket)
+    assert rules
+    assert {"seedvr2-leftovers:p/.unfinished/", "seedvr2-leftovers:p/.check/"} <= {rule.rule_id for rule in rules.rules}
+    client.delete_bucket_lifecycle(s3.bucket)
+
+
+async def test_a_server_that_fails_while_rules_are_set_is_unavailable(behind: Behind):
+    store = behind.store(lifecycle=True, tries=1)
+    behind.proxy.set(Fault(status=500, only="lifecycle"))
+    with pytest.raises(StoreUnavailable):
+        await store.bucket.prepare()
+
+
 def test_the_test_bucket_is_there(s3: S3):
     with pytest.raises(S3Error, match="NoSuchKey"):
         client_of(s3).stat_object(s3.bucket, "nothing")

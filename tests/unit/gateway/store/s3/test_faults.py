@@ -28,6 +28,7 @@ def broken_answer() -> Exception:
         (said("NoSuchKey", 404), Kind.MISSING, NotFound),
         (said("NoSuchUpload", 404), Kind.MISSING, NotFound),
         (said("NoSuchBucket", 404), Kind.NO_BUCKET, StoreUnavailable),
+        (said("AuthorizationHeaderMalformed", 400), Kind.ELSEWHERE, StoreUnavailable),
         (said("PreconditionFailed", 412), Kind.CHANGED, WrongState),
         (said("InvalidRange", 416), Kind.OUTSIDE, RangeOutOfBounds),
         (said("XMinioStorageFull", 507), Kind.FULL, StoreFull),

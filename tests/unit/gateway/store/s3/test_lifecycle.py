@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from services.gateway.store.s3.lifecycle import merged, wanted_rules
+from services.gateway.store.s3.lifecycle import expiry_rule, merged, parts_rule
 
 THEIRS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <LifecycleConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
@@ -10,7 +10,7 @@ THEIRS = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 def rules(prefix: str = "p/", days: int = 7) -> list[ElementTree.Element]:
-    return wanted_rules(prefix, days=days, expiring=(".unfinished/",))
+    return [parts_rule(prefix, days=days), expiry_rule(prefix, ".unfinished/", days=days)]
 
 
 def said(xml: bytes) -> dict[str, list[str]]:
