@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PB := services/common/pb/seedvr2/v1/.stamp
 
-.PHONY: setup proto demo run test lint format bench images images-test lock clean
+.PHONY: setup proto demo run test helm-test checkov helm-bin lint format bench images images-test lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -26,8 +26,17 @@ demo: setup     ## restore a bad clip through all services with the embedded mod
 run: setup      ## the web page on this machine, http://127.0.0.1:7860
 	.venv/bin/seedvr2 up
 
-test: setup     ## all tests
+test: setup helm-bin ## all tests
 	$(PY) -m pytest
+
+helm-test: checkov ## the chart: what both Helms render, and what checkov says of it
+	$(PY) -m pytest -q tests/helm
+
+checkov: setup helm-bin
+	scripts/checkov.sh
+
+helm-bin: setup
+	@$(PY) -m scripts.helm
 
 lint: setup     ## ruff, mypy, import rules, protos, Dockerfiles, shell scripts
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

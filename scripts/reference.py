@@ -1,6 +1,6 @@
 """Write the reference pages of docs/ from the code: ``python -m scripts.reference``. A test compares them.
 
-Pages: docs/settings.md, docs/errors.md, docs/metrics.md, docs/memory.md.
+Pages: docs/settings.md, docs/errors.md, docs/metrics.md, docs/memory.md; and what the chart says of its values, helm/seedvr2.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from scripts import chart
 from scripts.memory_page import memory_page
 from services.common.errors import all_errors
 from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
@@ -103,6 +104,7 @@ def main() -> None:
     """Write all pages."""
     for name, page in PAGES.items():
         (DOCS / name).write_text(page())
+    chart.main()
 
 
 if __name__ == "__main__":

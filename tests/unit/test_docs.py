@@ -8,7 +8,9 @@ import pytest
 from scripts.reference import PAGES
 
 ROOT = Path(__file__).parents[2]
-PROSE = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+PROSE = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("helm/**/*.md"), *ROOT.glob("k8s/*.md")]
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
