@@ -9,6 +9,9 @@ from services.common.errors import SettingsError
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 
+_GIB = 1 << 30
+_BYTES = tuple(_GIB * size for size in (0.125, 0.25, 0.5, 1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 144, 192))
+
 DEVICE_NAMES = ("device", "driver", "cuda", "cudnn", "capability", "torch")
 """What is told of a device."""
 
@@ -54,6 +57,18 @@ class InferenceMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.out_of_memory_avoided = Counter(
+            "seedvr2_out_of_memory_avoided_total",
+            "Spans that were given a leaner setting from their beginning, because the fastest one would not have fit.",
+            registry=registry,
+        )
+        self.peak_memory = Histogram(
+            "seedvr2_span_peak_memory_bytes",
+            "Most memory that a span took of a rank's GPU, or of its process where there is none.",
+            buckets=_BYTES, registry=registry,
+        )  # fmt: skip
+        self.packet_bytes = Counter("seedvr2_packet_bytes_total", "Bytes of packets received.", registry=registry)
+        self.segment_bytes = Counter("seedvr2_segment_bytes_total", "Bytes of segments made.", registry=registry)
         self.available_memory = Gauge(
             "seedvr2_available_memory_bytes",
             "Memory that a rank's device had left for it after its last span, what the rank holds included.",
@@ -70,6 +85,12 @@ class InferenceMetrics:
             "seedvr2_device_check_passed", "1 where a check of a rank's device passed at its start, 0 where it failed.",
             ["rank", "check"], registry=registry,
         )  # fmt: skip
+        self.model_info = Gauge(
+            "seedvr2_model_info",
+            "Always 1; the labels tell which model is loaded.",
+            ["model", "hash", "dtype", "weight_format"],
+            registry=registry,
+        )
         self.info = Gauge(
             "seedvr2_worker_info",
             "Always 1; the labels tell what this worker is.",
@@ -82,7 +103,17 @@ class GatewayMetrics:
     """What a gateway measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.jobs = Gauge("seedvr2_jobs", "Jobs that have not ended, by state.", ["state"], registry=registry)
+        self.jobs = Gauge(
+            "seedvr2_jobs", "Jobs that have not ended, by state; the same on every gateway.", ["state"], registry=registry
+        )
+        self.oldest_job_age = Gauge(
+            "seedvr2_oldest_job_age_seconds",
+            "Age of the job that has been waiting or running longest, 0 where there is none; the same on every gateway.",
+            registry=registry,
+        )
+        self.jobs_resumed = Counter(
+            "seedvr2_jobs_resumed_total", "Jobs that were taken up again after their gateway had left them.", registry=registry
+        )
         self.jobs_ended = Counter("seedvr2_jobs_ended_total", "Jobs that ended, by state.", ["state"], registry=registry)
         self.job_duration = Histogram(
             "seedvr2_job_duration_seconds",
@@ -91,7 +122,20 @@ class GatewayMetrics:
             registry=registry,
         )
         self.queued_megapixels = Gauge(
-            "seedvr2_queued_megapixels", "Output megapixels of spans that wait for a worker.", ["pool"], registry=registry
+            "seedvr2_queued_megapixels",
+            "Output megapixels of spans that wait for a worker, in jobs that this gateway drives; 0 for a pool without.",
+            ["pool"], registry=registry,
+        )  # fmt: skip
+        self.queued_jobs = Gauge(
+            "seedvr2_queued_jobs",
+            "Jobs that this gateway drives and that wait for a worker, with a span or with all they have; 0 for a pool without.",
+            ["pool"], registry=registry,
+        )  # fmt: skip
+        self.dispatched = Gauge(
+            "seedvr2_spans_dispatched", "Spans that workers have in hand for this gateway.", registry=registry
+        )
+        self.span_wait = Histogram(
+            "seedvr2_span_wait_seconds", "Time that a span waited for a worker.", buckets=(*_SECONDS, 3600), registry=registry
         )
         self.workers = Gauge("seedvr2_workers", "Workers by state.", ["state"], registry=registry)
         self.cluster_watch = Counter(
@@ -117,6 +161,9 @@ class GatewayMetrics:
         self.download_bytes = Counter("seedvr2_download_bytes_total", "Bytes sent in downloads.", registry=registry)
         self.requests = Counter(
             "seedvr2_requests_total", "Calls answered, by method and status code.", ["method", "code"], registry=registry
+        )
+        self.info = Gauge(
+            "seedvr2_gateway_info", "Always 1; the label tells which software this is.", ["version"], registry=registry
         )
         self.join_duration = Histogram(
             "seedvr2_join_duration_seconds", "Time to join a result.", buckets=_SECONDS, registry=registry

@@ -1,13 +1,17 @@
 """Which models there are: those that workers have ever named."""
 
+import asyncio
+import math
 from dataclasses import dataclass
 
 from services.common.errors import InvalidOption, WorkerUnavailable
-from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel
+from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel, WorkerStatus
 from services.gateway.dispatch import best_offer
 from services.gateway.jobs import JobRequest
 from services.gateway.planning import Offer
 from services.gateway.ports import Workers
+
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,19 @@ class Catalogue:
         models = self.models()
         return self._default or (models[0].model.name if models else "")
 
+    async def offer_soon(self, request: JobRequest, wait_s: float) -> Offer:
+        """:meth:`offer`, after at most ``wait_s`` seconds: a gateway that was just started has not heard of everybody yet."""
+        for _ in range(math.ceil(wait_s / _LOOK_S)):
+            if not self._could_hear_more(request):
+                break
+            await asyncio.sleep(_LOOK_S)
+        return self.offer(request)
+
+    def speed(self, model: str, pool: str = "") -> float:
+        """Output megapixels a second of all workers together that serve a model, as far as they have measured it."""
+        views = [view for view in self._workers.views() if pool in ("", view.pool) and view.state in ("ready", "busy")]
+        return sum(view.status.megapixels_per_second for view in views if view.status and _serves(view.status, model))
+
     def offer(self, request: JobRequest) -> Offer:
         """What workers, ready or absent, would restore a request with.
 
@@ -80,6 +97,16 @@ class Catalogue:
         if found is None:
             raise WorkerUnavailable(f"No worker serves {name} now; try again soon.", retry_after_s=5)
         return found
+
+    def _could_hear_more(self, request: JobRequest) -> bool:
+        """Whether what a request needs is unknown, and somebody could still know it."""
+        known = {known.model.name for known in self.models()}
+        needed = request.model in known if request.model else bool(known)
+        return not needed and (not known or any(view.status is None for view in self._workers.views()))
+
+
+def _serves(status: WorkerStatus, model: str) -> bool:
+    return not model or any(served.name == model for served in status.models)
 
 
 def _badness(model: ModelState) -> int:

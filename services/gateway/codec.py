@@ -121,8 +121,8 @@ def encode_plan(plan: PlanSummary) -> pb.PlanSummary:
         model=plan.model, pool=plan.pool, fingerprint=plan.fingerprint, source_width=plan.source_width,
         source_height=plan.source_height, width=plan.width, height=plan.height, frames=plan.frames,
         first_frame=plan.first_frame, spans=plan.spans, segments=plan.segments, duration=_duration(plan.duration_s),
-        predicted_time=_duration(plan.predicted_s), container=plan.container, warnings=plan.warnings,
-        predicted_memory_bytes=plan.predicted_memory_bytes,
+        predicted_time=_duration(plan.until_done_s), container=plan.container, warnings=plan.warnings,
+        predicted_memory_bytes=plan.predicted_memory_bytes, predicted_wait=_duration(plan.predicted_wait_s),
     )  # fmt: skip
 
 

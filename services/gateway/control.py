@@ -5,17 +5,18 @@ import logging
 import secrets
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common import tracing
-from services.common.errors import AlreadyExists, QueueFull, ServiceError, WrongState
+from services.common.errors import AlreadyExists, ServiceError, WrongState
 from services.common.metrics import GatewayMetrics
 from services.gateway import jobs
+from services.gateway.admission import Left, QueueLimits, check_queue, megapixels_before, seconds
 from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.cleaning import finish_removal, remove_job
 from services.gateway.identity.caller import current_caller
-from services.gateway.jobs import Job, JobRequest, PlanSummary
+from services.gateway.jobs import Job, JobRequest, PlanSummary, State
 from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
 from services.gateway.outputs import choose_output
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 class ControlSettings:
     """How jobs are taken."""
 
-    max_active_jobs: int
+    queue: QueueLimits
     """Jobs that have not ended; more are refused."""
 
     index_s: float
@@ -42,6 +43,9 @@ class ControlSettings:
 
     adopt_s: float
     """How often jobs that nobody drives are looked for."""
+
+    first_answer_s: float = 0.0
+    """How long a plan or a creation waits while no worker has answered yet."""
 
 
 class JobControl:
@@ -73,10 +77,13 @@ class JobControl:
             InvalidOption, NotSupported, InvalidVideo, UploadNotFound, WrongState, WorkerUnavailable: it can't be done.
         """
         check_request(request)
-        offer = self._catalogue.offer(request)
+        offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
         source = await self._sources.look(Ref(owner, request.upload_id))
         index = await self._sources.index(source)
-        return make_plan(request, source.info, index, source.upload.sha256, offer, self._limits)[1]
+        summary = make_plan(request, source.info, index, source.upload.sha256, offer, self._limits)[1]
+        megapixels = summary.frames * summary.width * summary.height / 1e6
+        before = megapixels_before(self._active(), owner, megapixels, preview=request.preview)
+        return replace(summary, predicted_wait_s=seconds(before, self._catalogue.speed(summary.model, request.pool)))
 
     async def create(self, ref: Ref, request: JobRequest) -> Job:
         """Begin a job, or find the one with this id and an equal request; a refused one leaves nothing.
@@ -104,12 +111,17 @@ class JobControl:
             except AlreadyExists as error:
                 raise AlreadyExists(f"The id {ref.id} is being used or deleted; choose another.", field="job_id") from error
 
+    def _active(self) -> list[Left]:
+        return [
+            Left(job=job, frames_done=self._book.progress(job.ref).frames_done)
+            for job in self._book.jobs()
+            if not job.state.ended
+        ]
+
     async def _check(self, owner: str, request: JobRequest) -> Source:
         check_request(request)
-        active = sum(not job.state.ended for job in self._book.jobs())
-        if active >= self._settings.max_active_jobs:
-            raise QueueFull(f"{active} jobs are waiting or running; try again when some have ended.", retry_after_s=30)
-        offer = self._catalogue.offer(request)
+        check_queue(self._active(), owner, self._settings.queue, self._catalogue.speed(request.model))
+        offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
         source = await self._sources.look(Ref(owner, request.upload_id))
         await self._store.require_space()
         index = await self._sources.index_within(source, self._settings.index_s)
@@ -224,6 +236,8 @@ class JobControl:
         job = await self._book.claim(lease.ref, lease.token)
         if job.state.ended:
             return
+        if job.state is not State.PENDING:
+            self._metrics.jobs_resumed.inc()
         # Whoever goes on with a job does so for the request, and in the trace, that created it.
         with tracing.working_for(tracing.parse(job.traceparent), job.request_id), tracing.span("job", job_id=job.job_id):
             try:

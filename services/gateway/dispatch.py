@@ -46,6 +46,8 @@ class Dispatcher:
         self._shares = Shares()
         self._courtesy = Courtesy(poll_s)
         self._salt = random.getrandbits(32)
+        self.asking: list[tuple[str, str]] = []
+        """Model and pool of jobs that wait for any worker that serves them."""
         self._waiting: list[_Ticket] = []
         self._running: dict[_Ticket, Assignment] = {}
         workers.on_change(self._assign)
@@ -79,11 +81,15 @@ class Dispatcher:
     async def offer(self, model: str, pool: str, on_wait: Callable[[], None]) -> Offer:
         """Wait for workers that serve a model, and say what they offer. Raises WorkerUnavailable."""
         until = time.monotonic() + self._patience.worker_wait_s
-        while (found := best_offer(self._workers.views(), model, pool)) is None:
-            if time.monotonic() > until:
-                raise _nobody(model, pool, self._patience.worker_wait_s)
-            on_wait()
-            await asyncio.sleep(_LOOK_S)
+        self.asking.append((model, pool))
+        try:
+            while (found := best_offer(self._workers.views(), model, pool)) is None:
+                if time.monotonic() > until:
+                    raise _nobody(model, pool, self._patience.worker_wait_s)
+                on_wait()
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            self.asking.remove((model, pool))
         return found
 
     @property
@@ -91,12 +97,9 @@ class Dispatcher:
         """Spans that have a worker."""
         return len(self._running)
 
-    def waiting_megapixels(self) -> dict[str, float]:
-        """Work that has no worker yet, by pool."""
-        found: dict[str, float] = {}
-        for ticket in self._waiting:
-            found[ticket.work.pool] = found.get(ticket.work.pool, 0.0) + ticket.work.megapixels
-        return found
+    def waiting(self) -> list[Work]:
+        """Spans that have no worker yet."""
+        return [ticket.work for ticket in self._waiting]
 
     async def _granted(self, ticket: _Ticket, on_wait: Callable[[], None]) -> str:
         seen_worker = seen_fingerprint = time.monotonic()

@@ -167,6 +167,14 @@ class PlanSummary:
     predicted_memory_bytes: int = 0
     """Of a worker's device; 0: not known."""
 
+    predicted_wait_s: float | None = None
+    """Time that other work takes before; None: not known."""
+
+    @property
+    def until_done_s(self) -> float | None:
+        """Both together."""
+        return None if self.predicted_s is None else self.predicted_s + (self.predicted_wait_s or 0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:

@@ -5,13 +5,14 @@ import contextlib
 import importlib.metadata
 
 from services.common.metrics import GatewayMetrics
+from services.gateway.admission import QueueLimits
 from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.container.adapter import ContainerLimits
 from services.gateway.control import ControlSettings, JobControl
 from services.gateway.cuts import CutFinder
 from services.gateway.dispatch import Dispatcher, Patience
-from services.gateway.jobs import State
+from services.gateway.measuring import Measuring
 from services.gateway.planning import PlanLimits
 from services.gateway.ports import ContainerFiles, Leases, Workers
 from services.gateway.restore import Restorer
@@ -23,8 +24,6 @@ from services.gateway.spans import SpanRunner
 from services.gateway.store.base import Store
 from services.gateway.uploads import Uploads
 
-_MEASURE_S = 1.0
-
 
 class GatewayService:
     """Everything behind the gRPC server."""
@@ -34,14 +33,12 @@ class GatewayService:
         metrics: GatewayMetrics,
     ) -> None:  # fmt: skip
         limits = plan_limits(settings)
-        self._metrics = metrics
-        self._workers = workers
         self._book = book = JobBook(store)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
         catalogue = Catalogue(workers, settings.default_model)
         patience = Patience(worker_wait_s=settings.worker_wait_s, fingerprint_wait_s=settings.fingerprint_wait_s)
-        self._dispatcher = dispatcher = Dispatcher(workers, patience, poll_s=settings.worker_poll_s)
+        dispatcher = Dispatcher(workers, patience, poll_s=settings.worker_poll_s)
         spans = SpanRunner(
             book=book, sources=sources, store=store, container=container, workers=workers, dispatcher=dispatcher,
             metrics=metrics, attempts=settings.span_attempts, stall_s=settings.span_stall_s,
@@ -54,6 +51,8 @@ class GatewayService:
             book=book, sources=sources, store=store, catalogue=catalogue, restorer=restorer, leases=leases, limits=limits,
             settings=_control_settings(settings), metrics=metrics,
         )  # fmt: skip
+        self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
+        metrics.info.labels(version()).set(1)
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
             results=Results(book=book, store=store, sources=sources, container=container, metrics=metrics), version=version(),
@@ -68,7 +67,7 @@ class GatewayService:
     async def start(self) -> None:
         """Take up the jobs that have not ended. Raises StoreUnavailable."""
         await self._control.adopt()
-        self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measure_always())]
+        self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measuring.always())]
 
     async def stop(self) -> None:
         """Let go of all jobs, so that they go on after the next start; whoever watches one is told."""
@@ -78,23 +77,6 @@ class GatewayService:
             await asyncio.gather(*self._tasks)
         self._book.close()
         await self._control.close()
-
-    async def _measure_always(self) -> None:
-        while True:
-            self._measure()
-            await asyncio.sleep(_MEASURE_S)
-
-    def _measure(self) -> None:
-        states = [job.state for job in self._book.jobs()]
-        for state in State:
-            if not state.ended:
-                self._metrics.jobs.labels(state.value).set(states.count(state))
-        self._metrics.workers.clear()
-        for view in self._workers.views():
-            self._metrics.workers.labels(view.state).inc()
-        self._metrics.queued_megapixels.clear()
-        for pool, megapixels in self._dispatcher.waiting_megapixels().items():
-            self._metrics.queued_megapixels.labels(pool).set(megapixels)
 
 
 def plan_limits(settings: GatewaySettings) -> PlanLimits:
@@ -115,7 +97,10 @@ def container_limits(settings: GatewaySettings) -> ContainerLimits:
 
 
 def _control_settings(settings: GatewaySettings) -> ControlSettings:
-    return ControlSettings(max_active_jobs=settings.max_active_jobs, index_s=settings.index_s, adopt_s=settings.adopt_s)
+    return ControlSettings(
+        queue=QueueLimits(jobs=settings.max_active_jobs, owner_jobs=settings.max_owner_jobs), index_s=settings.index_s,
+        adopt_s=settings.adopt_s, first_answer_s=settings.first_answer_s,
+    )  # fmt: skip
 
 
 def version() -> str:

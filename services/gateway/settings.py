@@ -47,6 +47,8 @@ class GatewaySettings:
     max_output_pixels: int = setting(8192 * 4352, "largest frame of a result, in pixels")
     max_duration_s: float = setting(6 * 3600.0, "longest part of a video that one job restores, in seconds")
     max_active_jobs: int = setting(1000, "jobs that wait or run; more are refused until some have ended")
+    max_owner_jobs: int = setting(200, "jobs of one owner that wait or run; more are refused until some have ended")
+    first_answer_s: float = setting(5.0, "seconds that a plan or a new job waits for a first worker to answer, after the start")
     preview_max_s: float = setting(60.0, "longest range of a preview, in seconds")
     span_seconds: float = setting(20.0, "longest span, the part of a video that one worker restores in one go, in seconds")
     span_work_s: float = setting(0.0, "longest span in seconds of work, where the workers' speed is known; 0: no limit")
@@ -78,7 +80,8 @@ class GatewaySettings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}")
         if self.lease_s < 3 * self.lease_renew_s:
             raise ValueError(f"lease_s is {self.lease_s}; it must be at least three times lease_renew_s, {self.lease_renew_s:g}")
-        for name in ("max_upload_bytes", "max_source_pixels", "max_output_pixels", "max_active_jobs", "segment_frames",
+        for name in ("max_upload_bytes", "max_source_pixels", "max_output_pixels", "max_active_jobs", "max_owner_jobs",
+                     "segment_frames",
                      "span_attempts", "container_memory_bytes", "container_cpu_s", "container_processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -88,6 +91,7 @@ class GatewaySettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "cuts_s", "index_s",
+                     "first_answer_s",
                      "connection_age_s", "connection_grace_s",
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:

@@ -94,7 +94,9 @@ class SpanRunner:
         wanted, tries = _work(work, span), self._tries(work, span)
         self._metrics.segments_reused.inc(len(await self._stored(work, span)))
         while len(stored := await self._stored(work, span)) < len(span.segments):
+            began = time.monotonic()
             async with self._dispatcher.worker_for(wanted, lambda: self._show(work)) as address:
+                self._metrics.span_wait.observe(time.monotonic() - began)
                 error = await self._try(work, span, stored, address)
             left = await self._stored(work, span)
             self._dispatcher.charge(wanted, wanted.megapixels * len(left - stored) / len(span.segments))

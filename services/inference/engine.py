@@ -135,11 +135,13 @@ class Engine:
 
     def status(self) -> WorkerStatus:
         """What this worker says of itself."""
+        ready = self._groups.ready
         return WorkerStatus(
             worker_id=self._worker_id, pool=self._pool, state=self._state(),
             models=(self._model,) if self._model is not None else (), fingerprint=self._fingerprint, facts=self._facts,
             ranks=len(self._groups.ranks), slots=len(self._groups.all), free_slots=self._turns.free if self.serving else 0,
-            megapixels_per_second=self._speed, memory_bytes=self._groups.ready.memory_bytes if self._groups.ready else 0,
+            megapixels_per_second=self._speed or (ready.megapixels_per_second if ready else 0.0),
+            memory_bytes=ready.memory_bytes if ready else 0,
             checks=self._groups.checks, detail=self._groups.detail, version=self._version,
         )  # fmt: skip
 
@@ -239,6 +241,9 @@ class Engine:
             self._model = self._fitting.announce(models.describe(self._model_name, ready), self._available_bytes())
             self._facts = self._code_facts | ready.facts
             self._fingerprint = fingerprint_of(self._facts)
+            self._metrics.model_info.clear()
+            model = self._model
+            self._metrics.model_info.labels(model.name, model.hash, model.dtype, model.weight_format).set(1)
             self._metrics.info.clear()
             self._metrics.info.labels(self._pool, self._fingerprint, ready.device, self._version).set(1)
         else:

@@ -52,11 +52,13 @@ class Fitting:
         Raises:
             GpuOutOfMemory: it did. With a time to retry after where a leaner setting is left: sent again, the span gets that.
         """
+        settings = settings_of(self._spec, self.machine)
+        if setting != settings[0]:
+            self._metrics.out_of_memory_avoided.inc()
         try:
             yield
         except GpuOutOfMemory as error:
-            leanest = settings_of(self._spec, self.machine)[-1]
-            left = setting != leanest
+            left = setting != settings[-1]
             self._metrics.out_of_memory.labels("leaner" if left else "failed").inc()
             _log.warning("out of memory", extra={"setting": str(setting), "leaner_left": left, "detail": error.message})
             if not left:

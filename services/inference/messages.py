@@ -126,6 +126,9 @@ class RankReady:
     available_bytes: int
     """Memory that it could hold on its device; what it holds is counted in."""
 
+    megapixels_per_second: float = 0.0
+    """Of small frames, which is less than of large ones: what is known before the first span."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOrder:

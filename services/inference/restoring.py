@@ -85,6 +85,7 @@ class SpanWork:
 
     async def _feed(self, packets: AsyncIterable[Packet]) -> None:
         async for packet in packets:
+            self._metrics.packet_bytes.inc(len(packet.data))
             self._touch()
             if not await self._video.put(packet):
                 return
@@ -120,6 +121,7 @@ class SpanWork:
 
     async def _pass_on(self, event: StageTime | SegmentReady) -> None:
         if isinstance(event, SegmentReady):
+            self._metrics.segment_bytes.inc(len(event.data))
             await self._emit(event)
             return
         self._stages.note(event)
@@ -148,6 +150,7 @@ class SpanWork:
 
     def _result(self, said: VideoDone, restored: Message, seconds: float) -> SpanResult:
         self._metrics.concealed.inc(said.concealed_frames)
+        self._metrics.peak_memory.observe(restored.fields["peak_memory_bytes"])
         return SpanResult(
             frames=len(self._task.frame_pts) - self._task.context_frames,
             concealed_frames=said.concealed_frames,

@@ -12,7 +12,7 @@ import platform
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from services.inference.gpu.memory import Machine, least_bytes
 from services.inference.gpu.model.spec import SPECS, ModelSpec
 from services.inference.gpu.model.weights import Model, load_model
 from services.inference.gpu.parallel.mesh import Mesh
-from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer, self_test
+from services.inference.gpu.pipeline import RestoreSettings, SpanRestorer, measure_speed, self_test
 from services.inference.gpu.room import available_bytes
 from services.inference.gpu.verify import require, verify
 from services.inference.lockstep import Desk, FramesLost, Interlude, Part, Peer, leading
@@ -66,7 +66,8 @@ def main(channel: Channel) -> None:
         model = load_model(SPECS[order.model], Path(order.directory), device, dtype, mesh)
         check_unchanged(model, order)
         self_test(model)
-        channel.send("ready", **asdict(_ready(model, order)))
+        speed = measure_speed(model)
+        channel.send("ready", **asdict(replace(_ready(model, order), megapixels_per_second=speed)))
         _serve(channel, order, model, mesh)
 
 

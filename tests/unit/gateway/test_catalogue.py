@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -64,3 +65,33 @@ def test_before_any_worker_has_answered_a_retry_is_advised():
     with pytest.raises(WorkerUnavailable, match="No inference worker") as error:
         catalogue(WorkerView(address="a", pool="", status=None, lost=True)).offer(JobRequest(upload_id="u"))
     assert error.value.retry_after_s == 5
+
+
+async def test_a_first_answer_is_waited_for():
+    workers = Listed(WorkerView(address="a", pool="p", status=None, lost=True))
+    known = Catalogue(workers, "")
+    offer = asyncio.create_task(known.offer_soon(JobRequest(), 30.0))
+    other = asyncio.create_task(known.offer_soon(JobRequest(model="nano"), 30.0))
+    await asyncio.sleep(0)
+    workers.become(view("a"))
+    assert (await offer).model.name == (await other).model.name == "nano"
+
+
+async def test_the_wait_for_a_first_answer_ends():
+    with pytest.raises(WorkerUnavailable, match="has answered yet"):
+        await catalogue(WorkerView(address="a", pool="p", status=None, lost=True)).offer_soon(JobRequest(), 0.2)
+
+
+async def test_a_model_that_nobody_has_is_refused_at_once_when_everybody_has_answered():
+    with pytest.raises(InvalidOption, match="There is no model"):
+        await catalogue(view("a")).offer_soon(JobRequest(model="other"), 3600.0)
+
+
+def test_the_speed_of_a_model_is_that_of_all_its_workers_that_are_there():
+    views = [
+        view("a", megapixels_per_second=1.0),
+        view("b", pool="q", megapixels_per_second=2.0),
+        view("c", lost=True, megapixels_per_second=4.0),
+    ]
+    known = catalogue(*views)
+    assert (known.speed("nano"), known.speed("nano", "q"), known.speed("other"), known.speed("")) == (3.0, 2.0, 0.0, 3.0)

@@ -36,9 +36,10 @@ class InProcess:
         self.go.set()
         self.lost = False
         self.spans = 0
+        self.speed = 0.0
 
     def views(self) -> list[WorkerView]:
-        return [view("w:1")]
+        return [view("w:1", megapixels_per_second=self.speed)]
 
     def on_change(self, listener: Callable[[], None]) -> None:
         pass
@@ -184,6 +185,36 @@ async def test_more_jobs_than_allowed_are_refused_until_some_have_ended(tmp_path
         await gateway.until("a", State.SUCCEEDED)
         await gateway.control.create(ref("b"), REQUEST)
         await gateway.until("b", State.SUCCEEDED)
+
+
+async def test_more_jobs_of_one_owner_than_allowed_are_refused_and_others_are_taken(tmp_path: Path):
+    async with started(tmp_path / "store", max_owner_jobs=1) as gateway:
+        await upload(gateway, tmp_path)
+        await upload(gateway, tmp_path, owner="other")
+        gateway.workers.go.clear()
+        await gateway.control.create(ref("a"), REQUEST)
+        with pytest.raises(QueueFull, match="1 jobs of yours"):
+            await gateway.control.create(ref("b"), REQUEST)
+        await gateway.control.create(Ref("other", "b"), REQUEST)
+        gateway.workers.go.set()
+        await gateway.until("a", State.SUCCEEDED)
+
+
+async def test_a_plan_says_how_long_other_work_takes_before(tmp_path: Path):
+    async with started(tmp_path / "store") as gateway:
+        await upload(gateway, tmp_path)
+        assert (await gateway.control.plan(LOCAL, REQUEST)).predicted_wait_s in (None, 0.0)
+        gateway.workers.speed = 0.001
+        gateway.workers.go.clear()
+        await gateway.control.create(ref("a"), REQUEST)
+        await gateway.until("a", State.RESTORING)
+        plan = await gateway.control.plan(LOCAL, REQUEST)
+        assert plan.predicted_s is not None
+        assert plan.predicted_wait_s is not None
+        assert 0 < plan.predicted_wait_s <= plan.predicted_s, "the same work, and as far as that is not done yet"
+        assert plan.until_done_s == plan.predicted_s + plan.predicted_wait_s
+        gateway.workers.go.set()
+        await gateway.until("a", State.SUCCEEDED)
 
 
 async def test_a_job_that_another_gateway_drives_is_taken_up_when_that_one_is_gone(tmp_path: Path):

@@ -45,10 +45,10 @@ async def test_a_span_that_waits_gets_the_worker_that_appears():
 
     waiting = asyncio.create_task(hold())
     await asyncio.sleep(0)
-    assert dispatcher.waiting_megapixels() == {"": 3.0}
+    assert [work.megapixels for work in dispatcher.waiting()] == [3.0]
     workers.become(view("w:1"))
     assert await waiting == "w:1"
-    assert (dispatcher.running, dispatcher.waiting_megapixels()) == (0, {})
+    assert (dispatcher.running, dispatcher.waiting()) == (0, [])
 
 
 async def test_the_next_span_gets_the_worker_that_is_given_back():
@@ -70,7 +70,7 @@ async def test_a_span_that_is_cancelled_while_it_waits_leaves_the_queue():
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert dispatcher.waiting_megapixels() == {}
+    assert dispatcher.waiting() == []
 
 
 async def test_patience_with_absent_workers_ends():

@@ -59,6 +59,7 @@ class QuickRank:
         ready = RankReady(
             facts=facts, device="quick", dtype="float32", weight_format="float32", parameters=7, sha256={"a": "1"},
             memory_bytes=1 << 30, gpu_memory_bytes=5, passes="stacked", available_bytes=1 << 36,
+            megapixels_per_second=0.5,
         )  # fmt: skip
         self.channel.send("ready", **asdict(ready))
         while True:

@@ -142,7 +142,7 @@ async def test_a_ready_worker_says_what_it_is(worker: Worker):
     assert status.models[0].name == "nano"
     assert {"device", "code", "version", "encoder.x264", "encoder.encoder_threads"} <= set(status.facts)
     assert len(status.fingerprint) == 64
-    assert status.memory_bytes == 1 << 30
+    assert (status.memory_bytes, status.megapixels_per_second) == (1 << 30, 0.5)
     assert worker.value("seedvr2_ready") == 1
 
 

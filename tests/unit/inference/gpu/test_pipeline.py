@@ -17,7 +17,7 @@ from services.inference.gpu.model.frames import Frames, normalise, pad_to_multip
 from services.inference.gpu.model.sampler import NOISES, condition, latent_noise
 from services.inference.gpu.model.vae import VaeState
 from services.inference.gpu.model.weights import Model
-from services.inference.gpu.pipeline import STAGES, RestoreSettings, SpanRestorer, self_test
+from services.inference.gpu.pipeline import STAGES, RestoreSettings, SpanRestorer, measure_speed, self_test
 from tests.unit.inference.gpu.goldens import CPU, nano, random_model
 
 WIDTH, HEIGHT = 36, 26
@@ -397,6 +397,10 @@ def test_pixels_that_are_no_numbers_are_an_error_not_a_black_frame() -> None:
 @pytest.mark.parametrize("temporal_factor", [1, 4])
 def test_a_model_that_works_passes_its_self_test(temporal_factor: int) -> None:
     assert self_test(_model(temporal_factor)) > 0
+
+
+def test_the_speed_of_a_model_is_measured_before_its_first_span() -> None:
+    assert measure_speed(_model(4)) > 0
 
 
 def test_nano_restores_a_noisy_clip() -> None:
