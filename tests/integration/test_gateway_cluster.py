@@ -227,8 +227,9 @@ async def test_a_job_goes_on_after_the_api_server_was_away(clip: Path, undisturb
         async with asyncio.timeout(30):
             while "lets go of its jobs" not in it.gateways[0].log:
                 await asyncio.sleep(0.05)
-        assert [worker.state for worker in (await it.clients[0].cluster_status()).workers] != []
+        assert len((await it.clients[0].cluster_status()).workers) == 1
+        await it.clients[0].create_job(request(it.upload), "meanwhile")
         it.cluster.faked().come_back()
-        job = await it.ended(it.clients[0])
-        assert job.result.sha256 == undisturbed
-        assert (await it.state_of())["fence"] == 2
+        for job_id in ("job", "meanwhile"):
+            assert (await it.ended(it.clients[0], job_id)).result.sha256 == undisturbed
+        assert [(await it.state_of(job_id))["fence"] for job_id in ("job", "meanwhile")] == [2, 1]

@@ -23,6 +23,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 # A gateway that adopts a thousand jobs must not flood the API server.
 _CALLS = 8
+_GIVE_BACK_S = 2.0
+_SILENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class KubernetesLeases:
         self._calls = asyncio.Semaphore(_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away = False
+        self._silent_until = 0.0
 
     async def start(self) -> None:
         """Be present, where the API server is there.
@@ -104,18 +107,15 @@ class KubernetesLeases:
         if held is not lease:
             return
         del self._held[lease.ref]
-        path = self._names.path(self._names.job(lease.ref))
         self._events.labels("released").inc()
         try:
-            if forget:
-                await self._api.delete(path, version=version_of(held.record))
-            else:
-                await self._api.replace(path, released(held.record))
+            await self._give_back(held, forget=forget)
         except (NotFound, WrongState):
             _log.info("a lease that is given back was somebody else's already", extra={"job_id": lease.ref.id})
         except ClusterUnavailable as error:
             # This gateway can take it again, others can when it is gone.
             _log.warning("a lease can't be given back now: %s", error.message, extra={"job_id": lease.ref.id})
+            self._silent_until = asyncio.get_running_loop().time() + _SILENCE_S
 
     async def freed(self, within_s: float) -> None:
         """See :class:`Leases`."""
@@ -123,6 +123,16 @@ class KubernetesLeases:
             async with asyncio.timeout(within_s):
                 await self._others.died.wait()
         self._others.died.clear()
+
+    async def _give_back(self, lease: KubernetesLease, *, forget: bool) -> None:
+        if asyncio.get_running_loop().time() < self._silent_until:
+            # A gateway that stops must not wait for an answer once for each job.
+            raise ClusterUnavailable("The Kubernetes API didn't answer just now.")
+        path = self._names.path(self._names.job(lease.ref))
+        if forget:
+            await self._api.delete(path, version=version_of(lease.record), timeout_s=_GIVE_BACK_S)
+        else:
+            await self._api.replace(path, released(lease.record), timeout_s=_GIVE_BACK_S)
 
     async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.fakes.kubernetes.cluster import pod
+from tests.fakes.kubernetes.selectors import matches
 from tests.fakes.kubernetes.server import FakeKubernetes
 
 RECORDED = Path(__file__).parents[2] / "fakes/kubernetes/recorded"
@@ -152,3 +153,20 @@ def test_it_can_go_away_and_come_back_with_everything(fake: FakeKubernetes, web:
         web.get(f"{LEASES}/l1")
     fake.come_back()
     assert web.get(f"{LEASES}/l1").json()["spec"] == SPEC
+
+
+@pytest.mark.parametrize(
+    ("selector", "chosen"),
+    [
+        ("a", True),
+        ("!a", False),
+        ("a=1", True),
+        ("a==2", False),
+        ("a!=2", True),
+        ("a in (1, 2),b", True),
+        ("a notin (1)", False),
+        ("c", False),
+    ],
+)
+def test_labels_are_selected(selector: str, chosen: bool):
+    assert matches({"metadata": {"labels": {"a": "1", "b": ""}}}, selector) is chosen

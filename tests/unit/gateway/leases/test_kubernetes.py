@@ -231,6 +231,17 @@ async def test_who_is_cancelled_while_it_asks_holds_nothing(cluster: Cluster):
         assert await until_taken(theirs)
 
 
+async def test_a_gateway_that_stops_while_the_server_is_silent_does_not_wait_for_each_of_its_jobs(cluster: Cluster):
+    fake = cluster.faked()
+    async with gateway(cluster) as mine:
+        leases = [await taken(mine, ref(f"job-{number}")) for number in range(5)]
+        fake.pause_s = 30
+        for lease in leases:
+            await mine.release(lease)
+        assert sum(asked.verb == "update" and "-job-" in asked.name for asked in fake.requests) == 1
+        fake.pause_s = 0
+
+
 async def test_a_gateway_that_starts_while_the_server_is_away_begins_when_it_is_back(cluster: Cluster):
     fake = cluster.faked()
     fake.go_away()
