@@ -1,9 +1,12 @@
 """Write the reference pages of docs/ from the code: ``python -m scripts.reference``. A test compares them.
 
-Pages: docs/settings.md, docs/errors.md, docs/metrics.md, docs/memory.md; and what the chart says of its values, helm/seedvr2.
+Pages: docs/openapi.json, docs/settings.md, docs/errors.md, docs/metrics.md, docs/memory.md; and what the chart says of its
+values, helm/seedvr2.
 """
 
 import dataclasses
+import importlib.metadata
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from services.common.otlp import TracingSettings
 from services.common.rpc.status import code_of
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
+from services.gateway.rest.openapi import document
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
 from services.gateway.store.s3.settings import S3Settings
@@ -79,7 +83,18 @@ def metrics_page() -> str:
     return _page(parts)
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page, "metrics.md": metrics_page, "memory.md": memory_page}
+def openapi_page() -> str:
+    """The OpenAPI document of the HTTP API."""
+    return json.dumps(document(importlib.metadata.version("seedvr2")), indent=1, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "openapi.json": openapi_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+    "memory.md": memory_page,
+}
 
 
 def _exposed(metric: MetricWrapperBase) -> str:

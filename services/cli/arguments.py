@@ -63,6 +63,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where the page and the gateway listen (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=7860, metavar="N", help="of the web page, 0: any (default: %(default)s)")
     parser.add_argument("--grpc-port", type=_port, default=50051, metavar="N", help="of the gateway (default: %(default)s)")
+    parser.add_argument("--rest-port", type=_port, default=50052, metavar="N", help="of its HTTP API (default: %(default)s)")
     parser.add_argument(
         "--worker-port", type=_port, default=50061, metavar="N", help="of the worker, on loopback (default: %(default)s)"
     )

@@ -30,6 +30,9 @@ class StackOptions:
     gateway_port: int = 0
     """gRPC, for programs and the command line."""
 
+    rest_port: int | None = None
+    """HTTP, for programs that speak no gRPC; None: off."""
+
     worker_port: int = 0
     """gRPC, for the gateway."""
 
@@ -62,6 +65,8 @@ class LocalStack:
         self._lock = contextlib.ExitStack()
         self.gateway_address = ""
         """host:port, for clients on this machine."""
+        self.rest_address = ""
+        """host:port of the HTTP API; empty without it."""
         self.page_address = ""
         """host:port; empty without a page."""
 
@@ -94,6 +99,7 @@ class LocalStack:
         worker = await self._run(self._worker_spec())
         gateway = await self._run(self._gateway_spec(worker.address))
         self.gateway_address = _reachable(gateway.address)
+        self.rest_address = _reachable(gateway.ready.get("rest_address", ""))
         if self._options.page_port is not None:
             page = await self._run(self._page_spec(self._options.page_port))
             self.page_address = _reachable(page.address)
@@ -148,6 +154,7 @@ class LocalStack:
             settings={
                 "workers": f"{_POOL}={worker_address}",
                 "store_directory": str(self._options.data_directory.absolute() / "store"),
+                "rest_address": "" if self._options.rest_port is None else f"{self._options.host}:{self._options.rest_port}",
                 "metrics_address": self._metrics_address(0),
                 "drain_s": self._service_drain_s(),
             },
@@ -175,6 +182,8 @@ class LocalStack:
 
 def _reachable(address: str) -> str:
     host, _, port = address.rpartition(":")
+    if not port:
+        return ""
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104 - compared, not listened on
 
 

@@ -53,6 +53,8 @@ class ServiceProcess:
         self._keeper: asyncio.Task[None] | None = None
         self.address = spec.address
         """Where it listens, once started."""
+        self.ready: dict[str, str] = {}
+        """All its addresses by name, once started."""
         self.log = spec.directory / f"{spec.name}.log"
         """What it writes."""
 
@@ -136,7 +138,8 @@ class ServiceProcess:
                     raise self._start_error(ending.result(), log_bytes)
         finally:
             ending.cancel()
-        self.address = str(ready["address"])
+        self.ready = {name: str(value) for name, value in ready.items()}
+        self.address = self.ready["address"]
 
     def _start_error(self, code: int, log_bytes: int) -> SettingsError | Unavailable:
         last = _last_sentence(self.log, log_bytes)

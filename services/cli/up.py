@@ -15,6 +15,7 @@ async def run(arguments: argparse.Namespace) -> int:
         data_directory=arguments.data,
         host=arguments.host,
         gateway_port=arguments.grpc_port,
+        rest_port=arguments.rest_port,
         worker_port=arguments.worker_port,
         page_port=None if arguments.no_page else arguments.port,
         metrics_port=arguments.metrics_port,
@@ -34,6 +35,6 @@ async def run(arguments: argparse.Namespace) -> int:
 def _tell_where(stack: LocalStack, options: StackOptions) -> None:
     if stack.page_address:
         tell(f"web page  http://{stack.page_address}")
-    tell(f"gateway   {stack.gateway_address} (gRPC)")
+    tell(f"gateway   {stack.gateway_address} (gRPC), http://{stack.rest_address}/v1/videos")
     tell(f"data      {options.data_directory.absolute()}, logs in {stack.log_directory.absolute()}")
     tell("Ready; Ctrl-C stops it.")

@@ -8,15 +8,16 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 
-def tell_ready(ready_file: str, *, address: str, metrics_address: str) -> None:
+def tell_ready(ready_file: str, *, address: str, metrics_address: str, **others: str) -> None:
     """Log the real addresses and, where a file is named, write them there; it appears with all its bytes.
 
     Args:
         ready_file: path; empty: none.
         address: host:port of the service.
         metrics_address: host:port of /metrics; empty: off.
+        others: further addresses, by name.
     """
-    addresses = {"address": address, "metrics_address": metrics_address, "pid": os.getpid()}
+    addresses = {"address": address, "metrics_address": metrics_address, **others, "pid": os.getpid()}
     _log.info("ready", extra=addresses)
     if ready_file:
         path = Path(ready_file)

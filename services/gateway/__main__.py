@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from services.common import tracing
+from services.common.addresses import parse_networks
 from services.common.errors import SettingsError, StoreUnavailable
 from services.common.logs import setup_logging
 from services.common.metrics import GatewayMetrics, serve_metrics
@@ -26,6 +27,8 @@ from services.gateway.fleet.workers import Fleet
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.identity.setup import make_door, make_interceptor
+from services.gateway.rest.app import Access
+from services.gateway.rest.server import serving
 from services.gateway.service import GatewayService, container_limits, version
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.base import Store
@@ -75,28 +78,32 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
             metrics=metrics,
         )  # fmt: skip
+        shown = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         server = Server(
-            settings.address, tls=server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file),
-            health_address=settings.health_address, reflection=settings.reflection,
+            settings.address, tls=shown, health_address=settings.health_address, reflection=settings.reflection,
             connection_age_s=settings.connection_age_s, connection_grace_s=settings.connection_grace_s,
             interceptors=[make_interceptor(identity, door)],
         )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
+        access = Access(door=door, trusted_proxies=parse_networks(identity.trusted_proxies), origins=settings.rest_cors_origins)
         await workers.start()
         await service.load()
         metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None
         port = await server.start()
-        await service.start()
-        await server.set_serving(True)
-        tell_ready(
-            settings.ready_file,
-            address=with_port(settings.address, port),
-            metrics_address=with_port(settings.metrics_address, metrics_port),
-        )
-        await wait_for_signal()
-        await server.set_serving(False)
-        await service.stop()
-        await server.stop(settings.drain_s)
+        async with serving(service.rest_app(access), settings.rest_address, settings.drain_s, shown) as rest_address:
+            await service.start()
+            await server.set_serving(True)
+            tell_ready(
+                settings.ready_file,
+                address=with_port(settings.address, port),
+                metrics_address=with_port(settings.metrics_address, metrics_port),
+                rest_address=rest_address,
+            )
+            await wait_for_signal()
+            await server.set_serving(False)
+            await service.stop()
+            stopping = asyncio.create_task(server.stop(settings.drain_s))
+        await stopping
 
 
 def main() -> None:

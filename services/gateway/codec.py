@@ -13,7 +13,7 @@ from services.common.rpc.status import canonical_code
 from services.gateway.catalogue import KnownModel
 from services.gateway.jobs import Failure, Job, JobRequest, PlanSummary, Result, State
 from services.gateway.ports import QualityCheck, WorkerView
-from services.gateway.progress import Progress
+from services.gateway.progress import Progress, shown_progress
 from services.gateway.results import Download
 from services.gateway.uploads import Upload
 
@@ -103,7 +103,7 @@ def encode_job(job: Job, progress: Progress) -> pb.Job:
         state=f"JOB_STATE_{job.state.value}",
         request=encode_request(job.request),
         plan=encode_plan(job.plan) if job.plan else None,
-        progress=_encode_progress(job, progress),
+        progress=_encode_progress(shown_progress(job, progress)),
         failure=_encode_failure(job.failure) if job.failure else None,
         result=_encode_result(job.result) if job.result else None,
         created_at=_timestamp(job.created_at),
@@ -174,23 +174,17 @@ def encode_worker(view: WorkerView) -> pb.WorkerSummary:
     return summary
 
 
-def _encode_progress(job: Job, progress: Progress) -> pb.Progress:
-    if job.state is State.SUCCEEDED and job.plan is not None:
-        frames, segments = job.plan.frames, job.plan.segments
-        spent = job.result.stage_seconds if job.result is not None else {}
-        return pb.Progress(
-            frames_done=frames, frames_total=frames, segments_done=segments, segments_total=segments, stage_seconds=spent
-        )
+def _encode_progress(shown: Progress) -> pb.Progress:
     return pb.Progress(
-        stage="" if job.state.ended else progress.stage,
-        frames_done=progress.frames_done,
-        frames_total=progress.frames_total or (job.plan.frames if job.plan else 0),
-        frames_per_second=progress.frames_per_second,
-        time_left=None if job.state.ended else _duration(progress.time_left_s),
-        segments_done=progress.segments_done,
-        segments_total=progress.segments_total or (job.plan.segments if job.plan else 0),
-        stage_seconds=progress.stage_seconds,
-        stage_fraction=0.0 if job.state.ended else progress.stage_fraction,
+        stage=shown.stage,
+        frames_done=shown.frames_done,
+        frames_total=shown.frames_total,
+        frames_per_second=shown.frames_per_second,
+        time_left=_duration(shown.time_left_s),
+        segments_done=shown.segments_done,
+        segments_total=shown.segments_total,
+        stage_seconds=shown.stage_seconds,
+        stage_fraction=shown.stage_fraction,
     )
 
 

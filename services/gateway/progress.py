@@ -1,7 +1,9 @@
 """How far a job is. Pure; the clock is an argument."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from services.gateway.jobs import Job, State
 
 WAITING, PROBE, PLAN, CUTS, JOIN = "waiting", "probe", "plan", "cuts", "join"
 _LAST_STAGE = "encode"
@@ -37,6 +39,22 @@ class Progress:
 
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Work so far by stage."""
+
+
+def shown_progress(job: Job, progress: Progress) -> Progress:
+    """What people see of a job in its state, now."""
+    if job.state is State.SUCCEEDED and job.plan is not None:
+        frames, segments = job.plan.frames, job.plan.segments
+        spent = job.result.stage_seconds if job.result is not None else {}
+        return Progress(
+            frames_done=frames, frames_total=frames, segments_done=segments, segments_total=segments, stage_seconds=spent
+        )
+    known = replace(
+        progress,
+        frames_total=progress.frames_total or (job.plan.frames if job.plan else 0),
+        segments_total=progress.segments_total or (job.plan.segments if job.plan else 0),
+    )
+    return replace(known, stage="", stage_fraction=0.0, time_left_s=None) if job.state.ended else known
 
 
 @dataclass(slots=True)

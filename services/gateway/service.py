@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import importlib.metadata
 
+from starlette.types import ASGIApp
+
 from services.common.metrics import GatewayMetrics
 from services.gateway.admission import QueueLimits
 from services.gateway.book import JobBook
@@ -15,6 +17,8 @@ from services.gateway.dispatch import Dispatcher, Patience
 from services.gateway.measuring import Measuring
 from services.gateway.planning import PlanLimits
 from services.gateway.ports import ContainerFiles, Leases, Workers
+from services.gateway.rest.app import Access, build_app
+from services.gateway.rest.backend import Backend
 from services.gateway.restore import Restorer
 from services.gateway.results import Results
 from services.gateway.servicer import GatewayServicer
@@ -53,24 +57,36 @@ class GatewayService:
         )  # fmt: skip
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
+        results = Results(book=book, store=store, sources=sources, container=container, metrics=metrics)
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
-            results=Results(book=book, store=store, sources=sources, container=container, metrics=metrics), version=version(),
+            results=results, version=version(),
         )  # fmt: skip
         """Answers the calls."""
+        self._backend = Backend(
+            uploads=uploads, book=book, control=self._control, results=results, catalogue=catalogue, metrics=metrics,
+            version=version(), max_upload_bytes=settings.max_upload_bytes,
+        )  # fmt: skip
+        self._ready = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def load(self) -> None:
         """Read which jobs there are. Raises StoreUnavailable."""
         await self._book.load()
 
+    def rest_app(self, access: Access) -> ASGIApp:
+        """Answers the same over HTTP."""
+        return build_app(self._backend, access, lambda: self._ready)
+
     async def start(self) -> None:
         """Take up the jobs that have not ended. Raises StoreUnavailable."""
         await self._control.adopt()
         self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measuring.always())]
+        self._ready = True
 
     async def stop(self) -> None:
         """Let go of all jobs, so that they go on after the next start; whoever watches one is told."""
+        self._ready = False
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

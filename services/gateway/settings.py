@@ -16,6 +16,8 @@ class GatewaySettings:
     tls_client_ca_file: str = setting("", "PEM file of who signs certificates that clients must show; empty: they need none")
     health_address: str = setting("", "host:port where health alone is answered, always without TLS, for probes; empty: none")
     reflection: bool = setting(True, "true: callers can ask which calls there are, as grpcurl does")
+    rest_address: str = setting("127.0.0.1:50052", "host:port of the HTTP API; port 0 takes any free one; empty: off")
+    rest_cors_origins: tuple[str, ...] = setting((), "origins of web pages that may call the HTTP API, like https://example.com")
     metrics_address: str = setting("127.0.0.1:9101", "host:port of /metrics; port 0 takes any free one; empty: off")
     store_directory: str = setting(
         "seedvr2-data/store", "directory that holds uploads, jobs and results, where no S3 server is named"

@@ -62,7 +62,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     data = tmp_path_factory.mktemp("up")
-    ports = ["--port", "0", "--grpc-port", "0", "--worker-port", "0"]
+    ports = ["--port", "0", "--grpc-port", "0", "--worker-port", "0", "--rest-port", "0"]
     process = subprocess.Popen([*SEEDVR2, "up", "--data", str(data), *ports], stderr=subprocess.PIPE, text=True)
     try:
         said = _read_until(process, "Ready")
@@ -150,7 +150,7 @@ def test_an_unknown_model_is_a_sentence(up: Up, clip: Path, tmp_path: Path):
 
 def test_a_taken_port_is_a_sentence(up: Up, tmp_path: Path):
     port = up.gateway.rpartition(":")[2]
-    ended = _seedvr2("up", "--data", tmp_path, "--grpc-port", port, "--worker-port", "0", "--port", "0")
+    ended = _seedvr2("up", "--data", tmp_path, "--grpc-port", port, "--worker-port", "0", "--port", "0", "--rest-port", "0")
     assert ended.returncode == 1
     assert re.fullmatch(rf"The gateway service can't start: Can't listen on 127\.0\.0\.1:{port}.*\.\n", ended.stderr)
 

@@ -26,7 +26,19 @@ PROFILE = bytes(range(256)) * 5
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Gateway and page of services that run."""
-    typed = ["up", "--data", str(tmp_path_factory.mktemp("up")), "--port", "0", "--grpc-port", "0", "--worker-port", "0"]
+    typed = [
+        "up",
+        "--data",
+        str(tmp_path_factory.mktemp("up")),
+        "--port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--worker-port",
+        "0",
+        "--rest-port",
+        "0",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "services.cli", *typed], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -103,8 +103,8 @@ def gateway(directory: Path, *workers: Process | str, s3: S3Settings | None = No
     environment = as_environment(s3, S3_PREFIX) if s3 else {}
     addresses = ",".join(w if isinstance(w, str) else w.address for w in workers)
     values = {
-        "metrics_address": "", "worker_poll_s": 0.2, "adopt_s": 0.5, "segment_frames": 8, "store_directory": directory / "store",
-        **settings,
+        "metrics_address": "", "rest_address": "", "worker_poll_s": 0.2, "adopt_s": 0.5, "segment_frames": 8,
+        "store_directory": directory / "store", **settings,
     }  # fmt: skip
     return Process("services.gateway", "SEEDVR2_GATEWAY", directory, environment, workers=addresses, **values)
 

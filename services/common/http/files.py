@@ -1,5 +1,6 @@
 """Bytes over HTTP, a piece at a time: request bodies in, parts of files out."""
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 from urllib.parse import quote
@@ -52,20 +53,36 @@ async def body_pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes
     Raises:
         TooLarge: more than ``limit_bytes`` came.
     """
-    buffer, total = bytearray(), 0
+    with contextlib.suppress(ClientDisconnect):
+        async for piece in gathered(limited(request.stream(), limit_bytes)):
+            yield piece
+
+
+async def gathered(data: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same bytes in pieces of one size, and a last one. Where a client goes away, what it sent comes before the error."""
+    buffer, gone = bytearray(), None
     try:
-        async for data in request.stream():
-            total += len(data)
-            if total > limit_bytes:
-                raise TooLarge(f"One upload request may bring at most {limit_bytes} bytes here.")
-            buffer += data
+        async for part in data:
+            buffer += part
             while len(buffer) >= PIECE_BYTES:
                 yield bytes(buffer[:PIECE_BYTES])
                 del buffer[:PIECE_BYTES]
-    except ClientDisconnect:
-        pass
+    except ClientDisconnect as error:
+        gone = error
     if buffer:
         yield bytes(buffer)
+    if gone is not None:
+        raise gone
+
+
+async def limited(data: AsyncIterable[bytes], limit_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The same bytes. Raises TooLarge once there are more than ``limit_bytes``."""
+    total = 0
+    async for part in data:
+        total += len(part)
+        if total > limit_bytes:
+            raise TooLarge(f"One upload request may bring at most {limit_bytes} bytes here.")
+        yield part
 
 
 async def file_answer(

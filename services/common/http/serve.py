@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
@@ -14,7 +15,7 @@ from services.common.errors import SettingsError
 class HttpServer(uvicorn.Server):
     """A uvicorn server that leaves signals alone and says when it listens."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, drain_s: float) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, drain_s: float, *, tls: ssl.SSLContext | None = None) -> None:
         """``listener`` is a bound socket; ``drain_s`` the time that open transfers have to end, in seconds."""
         self._socket = listener
         self._listening = asyncio.Event()
@@ -29,6 +30,7 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 lifespan="on",
                 timeout_graceful_shutdown=max(1, round(drain_s)),
+                ssl_context_factory=(lambda *_: tls) if tls else None,
             )
         )
 

@@ -15,7 +15,8 @@ from services.common.rpc.handlers import rewrapped
 
 _log = logging.getLogger(__name__)
 _DOMAIN = "seedvr2"
-_INTERNAL_TEXT = "Something went wrong inside the service; its log has the details under this request's id."
+INTERNAL_TEXT = "Something went wrong inside the service; its log has the details under this request's id."
+"""What anybody is told of an error that is ours."""
 
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -123,7 +124,7 @@ async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> NoRetur
         status = status_of(error)
     else:
         _log.error("a call failed inside the service", exc_info=error)
-        status = status_of(errors.InternalError(_INTERNAL_TEXT))
+        status = status_of(errors.InternalError(INTERNAL_TEXT))
     answer = rpc_status.to_status(status)
     await context.abort(answer.code, answer.details, answer.trailing_metadata)
     raise AssertionError("abort returned")

@@ -1,0 +1,40 @@
+"""TLS of servers that speak HTTP, from the same files as that of gRPC."""
+
+import ssl
+from pathlib import Path
+
+from services.common.rpc.tls import ServerTls
+from services.common.watched import Watched
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext:
+    """What a server shows; a certificate that changes is read again at the next connection.
+
+    Raises:
+        SettingsError: a file can't be read, or is not what it should be.
+    """
+
+    def read(*_: bytes) -> ssl.SSLContext:
+        return _context(tls)
+
+    paths: list[Path] = [tls.certificate, tls.key, *([tls.client_ca] if tls.client_ca else [])]
+    watched = Watched(paths, read)
+    first = watched.get()
+
+    def newest(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = watched.get()
+
+    first.sni_callback = newest
+    return first
+
+
+def _context(tls: ServerTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        raise ValueError(f"it is no certificate with its key: {error.reason or error}") from error
+    return context

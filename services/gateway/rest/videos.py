@@ -1,0 +1,102 @@
+"""Videos: created, listed, looked at, cancelled, tried again, deleted; and their files."""
+
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from services.common.errors import InvalidOption
+from services.common.http.files import FileInfo, file_answer
+from services.gateway.book import listed_by
+from services.gateway.jobs import Job
+from services.gateway.rest.answers import NO_STORE, error_answer
+from services.gateway.rest.backend import Backend, mine
+from services.gateway.rest.bodies import choice_query, whole_query
+from services.gateway.rest.creation import Creation
+from services.gateway.rest.encoder import STATUSES, encode_video
+
+_PAGE, _LONGEST_PAGE = 20, 100
+_MAX_SIDE, _THUMBNAIL_SIDE = 4096, 512
+
+
+class Videos:
+    """Handlers of /v1/videos."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._creation = Creation(backend)
+
+    async def create(self, request: Request) -> Response:
+        """POST /v1/videos"""
+        return self._answer(await self._creation.create(request))
+
+    async def listed(self, request: Request) -> Response:
+        """GET /v1/videos"""
+        limit = whole_query(request, "limit", least=1, most=_LONGEST_PAGE, default=_PAGE)
+        order = choice_query(request, "order", ("desc", "asc"))
+        jobs = self._jobs(request.query_params.get("status"))
+        if order == "asc":
+            jobs.reverse()
+        if after := request.query_params.get("after"):
+            jobs = self._behind(after, jobs, order)
+        page = [encode_video(job, self._backend.book.progress(job.ref)) for job in jobs[:limit]]
+        body = {
+            "object": "list", "data": page, "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None, "has_more": len(jobs) > limit,
+        }  # fmt: skip
+        return JSONResponse(body, headers=NO_STORE)
+
+    async def get(self, request: Request) -> Response:
+        """GET /v1/videos/{video_id}"""
+        return self._answer(self._job(request))
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /v1/videos/{video_id}/cancel"""
+        return self._answer(await self._backend.control.cancel(self._job(request).ref))
+
+    async def retry(self, request: Request) -> Response:
+        """POST /v1/videos/{video_id}/retry"""
+        return self._answer(await self._backend.control.retry(self._job(request).ref))
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE /v1/videos/{video_id}"""
+        job = self._job(request)
+        await self._backend.control.delete(job.ref)
+        await self._creation.forget_file(job)
+        return JSONResponse({"id": job.job_id, "object": "video.deleted", "deleted": True}, headers=NO_STORE)
+
+    async def content(self, request: Request) -> Response:
+        """GET /v1/videos/{video_id}/content"""
+        variant, job = choice_query(request, "variant", ("video", "source", "thumbnail")), self._job(request)
+        if variant == "thumbnail":
+            return await self._thumbnail(request, job)
+        read = self._backend.results.result if variant == "video" else self._backend.results.source
+
+        async def part(offset: int, length: int) -> tuple[FileInfo, AsyncGenerator[bytes, None]]:
+            found = await read(job.ref, offset, length)
+            return found, found.pieces
+
+        # The results count what they give.
+        return await file_answer(request, part, attachment=True, on_bytes=lambda _: None, error_answer=error_answer)
+
+    async def _thumbnail(self, request: Request, job: Job) -> Response:
+        frame = whole_query(request, "frame", least=0, most=2**63 - 1, default=0)
+        side = whole_query(request, "max_side", least=1, most=_MAX_SIDE, default=_THUMBNAIL_SIDE)
+        picture = await self._backend.results.picture(job.ref, of_result=True, frame=frame, max_side=side)
+        return Response(picture.data, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
+
+    def _job(self, request: Request) -> Job:
+        return self._backend.book.get(mine(request.path_params["video_id"]))
+
+    def _jobs(self, status: str | None) -> list[Job]:
+        if status is not None and status not in STATUSES.values():
+            raise InvalidOption(f"status must be one of {', '.join(dict.fromkeys(STATUSES.values()))}.", field="status")
+        states = [state for state, name in STATUSES.items() if name == status]
+        return self._backend.book.jobs(mine("").owner, states)
+
+    def _behind(self, after: str, jobs: list[Job], order: str) -> list[Job]:
+        mark = listed_by(self._backend.book.get(mine(after)))
+        return [job for job in jobs if (listed_by(job) < mark if order == "desc" else listed_by(job) > mark)]
+
+    def _answer(self, job: Job) -> Response:
+        return JSONResponse(encode_video(job, self._backend.book.progress(job.ref)), headers=NO_STORE)
