@@ -157,6 +157,12 @@ class GatewayMetrics:
         self.segments_reused = Counter(
             "seedvr2_segments_reused_total", "Segments that were found in the store and not restored again.", registry=registry
         )
+        self.store_failures = Counter(
+            "seedvr2_store_failures_total",
+            "Requests to the object store that failed, by kind: passing (tried again), refused, full and others.",
+            ["kind"],
+            registry=registry,
+        )
         self.upload_bytes = Counter("seedvr2_upload_bytes_total", "Bytes received in uploads.", registry=registry)
         self.download_bytes = Counter("seedvr2_download_bytes_total", "Bytes sent in downloads.", registry=registry)
         self.requests = Counter(

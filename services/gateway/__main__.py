@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path) -> AsyncIterator[Store]:
+async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path, metrics: GatewayMetrics) -> AsyncIterator[Store]:
     """The store that the settings name: a bucket that was tried out, or a directory. Raises SettingsError, StoreUnavailable."""
     if not s3.endpoint:
         with contextlib.closing(LocalStore(directory, min_free_bytes=settings.store_min_free_bytes)) as local:
@@ -54,7 +54,10 @@ async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path)
             f"{PREFIX}_CACHE_BYTES is {s3.cache_bytes} and an upload, which is read from a local copy, may have "
             f"{settings.max_upload_bytes} bytes: set it higher, or {_PREFIX}_MAX_UPLOAD_BYTES lower."
         )
-    with contextlib.closing(S3Store(s3, min_free_bytes=settings.store_min_free_bytes)) as store:
+    store = S3Store(
+        s3, min_free_bytes=settings.store_min_free_bytes, on_failure=lambda kind: metrics.store_failures.labels(kind).inc()
+    )
+    with contextlib.closing(store):
         for line in await store.bucket.prepare():
             _log.info(line)
         yield store
@@ -73,7 +76,7 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
         finders, leases = await stack.enter_async_context(surroundings(settings, directory, metrics))
         workers = Fleet(finders, poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
         await stack.enter_async_context(contextlib.aclosing(workers))
-        store = await stack.enter_async_context(open_store(settings, s3, directory))
+        store = await stack.enter_async_context(open_store(settings, s3, directory, metrics))
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
             metrics=metrics,

@@ -10,22 +10,26 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.gateway.store.s3.faults import ERRORS, Kind, kind_of, our_error
+from services.gateway.store.s3.faults import ANSWERS, ERRORS, Kind, kind_of, our_error
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 T = TypeVar("T")
 
+OnFailure = Callable[[str], None]
+"""Told the kind, in lower case, of each request that failed."""
+
 
 class Calls:
     """Runs calls. Methods raise what :func:`our_error` makes of the client's errors."""
 
-    def __init__(self, *, threads: int, tries: int, retry_s: float) -> None:
+    def __init__(self, *, threads: int, tries: int, retry_s: float, on_failure: OnFailure = lambda kind: None) -> None:
         """At most ``tries`` tries of a call, none of which begins later than ``retry_s`` after the first."""
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="s3")
         self._tries = tries
         self._retry_s = retry_s
+        self._on_failure = on_failure
 
     def close(self) -> None:
         """Begin no more calls."""
@@ -47,8 +51,10 @@ class Calls:
 
     async def pause(self, failed: int, error: BaseException, until: float = math.inf) -> None:
         """Wait before a try after ``failed`` ones. Raises what ``error`` is for us where there should be none."""
-        pause_s = pause_before(failed)
-        if kind_of(error) is not Kind.PASSING or failed >= self._tries or time.monotonic() + pause_s > until:
+        pause_s, kind = pause_before(failed), kind_of(error)
+        if kind not in ANSWERS:
+            self._on_failure(kind.name.lower())
+        if kind is not Kind.PASSING or failed >= self._tries or time.monotonic() + pause_s > until:
             raise our_error(error) from error
         _log.warning("the object store is tried again", extra={"attempt": failed, "reason": type(error).__name__})
         await asyncio.sleep(pause_s)

@@ -49,6 +49,9 @@ class Kind(Enum):
     """The server can't or won't."""
 
 
+ANSWERS = frozenset({Kind.MISSING, Kind.CHANGED, Kind.OUTSIDE})
+"""What is no failure of the server or of the way to it."""
+
 _CODES = {
     "NoSuchKey": Kind.MISSING, "NoSuchUpload": Kind.MISSING, "NoSuchVersion": Kind.MISSING, "NotFound": Kind.MISSING,
     "PermanentRedirect": Kind.ELSEWHERE, "AuthorizationHeaderMalformed": Kind.ELSEWHERE, "NoSuchBucket": Kind.NO_BUCKET,

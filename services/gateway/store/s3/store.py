@@ -17,7 +17,7 @@ from services.gateway.store import files
 from services.gateway.store.base import check_key
 from services.gateway.store.cache import FileCache
 from services.gateway.store.s3.bucket import Bucket
-from services.gateway.store.s3.calls import Calls
+from services.gateway.store.s3.calls import Calls, OnFailure
 from services.gateway.store.s3.client import connect, signer
 from services.gateway.store.s3.faults import FULL_TEXT, Damaged, our_error
 from services.gateway.store.s3.objects import Head, Objects, check_hash
@@ -34,7 +34,7 @@ _SCRATCH_TEXT = "The gateway's scratch disk is full: give SEEDVR2_S3_SCRATCH_DIR
 class S3Store:
     """A :class:`Store`. Objects are objects of the bucket; unfinished ones are parts, and a record under their key."""
 
-    def __init__(self, settings: S3Settings, *, min_free_bytes: int = 0) -> None:
+    def __init__(self, settings: S3Settings, *, min_free_bytes: int = 0, on_failure: OnFailure = lambda kind: None) -> None:
         """Scratch files and local copies leave ``min_free_bytes`` of their file system free.
 
         Raises:
@@ -45,7 +45,7 @@ class S3Store:
         self._part_bytes = settings.part_bytes
         client = connect(settings)
         self._signer = signer(settings)
-        self._calls = Calls(threads=settings.connections, tries=settings.tries, retry_s=settings.retry_s)
+        self._calls = Calls(threads=settings.connections, tries=settings.tries, retry_s=settings.retry_s, on_failure=on_failure)
         self.objects = Objects(
             client, self._calls, bucket=settings.bucket, prefix=settings.prefix, encryption=encryption_headers(settings)
         )

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.common.errors import NotFound, StoreUnavailable
+from services.common.errors import NotFound, ServiceError, StoreUnavailable
 from services.gateway.store.s3.calls import Calls, pause_before
 from tests.unit.gateway.store.s3.test_faults import said
 
@@ -36,6 +36,17 @@ async def test_a_call_is_told_when_an_earlier_try_may_have_arrived(calls: Calls)
 async def test_tries_are_counted(calls: Calls):
     with pytest.raises(StoreUnavailable):
         await calls.run_told(failing(3, ConnectionError()))
+
+
+async def test_failures_are_told_and_answers_are_none():
+    told: list[str] = []
+    calls = Calls(threads=1, tries=3, retry_s=60, on_failure=told.append)
+    await calls.run_told(failing(2, ConnectionError()))
+    for error in (said("NoSuchKey", 404), said("PreconditionFailed", 412), said("AccessDenied", 403), said("QuotaExceeded", 403)):
+        with pytest.raises(ServiceError):
+            await calls.run_told(failing(1, error))
+    assert told == ["passing", "passing", "refused", "full"]
+    calls.close()
 
 
 async def test_what_does_not_pass_is_tried_once(calls: Calls):
