@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import random
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,3 +242,17 @@ async def test_every_object_is_written_with_the_encryption_that_is_set(behind: B
     for request in [r for r in behind.proxy.requests if r.line.startswith(("PUT", "POST"))]:
         sent = {name: value for name, value in request.headers.items() if "encryption" in name}
         assert sent == headers, request.line
+
+
+async def test_an_encrypted_object_is_read_like_any_other(s3: S3, tmp_path: Path):
+    data = random.Random(4).randbytes(11 * MIB)
+    with closing(S3Store(s3.settings(tmp_path, encryption="AES256"))) as store:
+        await store.write("a", pieces(data))
+        await store.put("b", b"1", if_absent=True)
+        assert await read(store, "a", 6 * MIB, 1000) == data[6 * MIB :][:1000]
+        async with store.local_path("a") as path:
+            assert path.read_bytes() == data
+        for key in ("a", "b"):
+            found = client_of(s3).stat_object(s3.bucket, prefix_of(tmp_path) + key)
+            assert found.metadata
+            assert found.metadata["x-amz-server-side-encryption"] == "AES256"
