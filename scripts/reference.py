@@ -36,7 +36,7 @@ SETTINGS = {
     "Identity (the gateway)": (IDENTITY_PREFIX, IdentitySettings),
     "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
-    "Traces (gateway and inference)": (TRACING_PREFIX, TracingSettings),
+    "Traces (gateway, inference and UI)": (TRACING_PREFIX, TracingSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
     "Model delivery (`python -m services.inference.models`)": ("SEEDVR2_MODELS", DeliverySettings),
 }
@@ -65,7 +65,8 @@ def errors_page() -> str:
         [
             "# Which errors can a caller get?",
             "An error carries a canonical gRPC code and google.rpc details: `ErrorInfo` (`reason` is the name below, `domain` is "
-            "`seedvr2`), `BadRequest` with the path of the wrong field, and `RetryInfo` where a retry makes sense. The client "
+            "`seedvr2`), `BadRequest` with the path of the wrong field, `ResourceInfo` with the kind of what is missing, "
+            "`RetryInfo` where a retry makes sense. The client "
             "raises the same classes again (`services/common/errors.py`); the command line prints the sentence, or with `--json` "
             'one object `{"error": {"code": …, "message": …}}`.',
             _table(("reason", "code", "retry helps", "meaning"), rows),

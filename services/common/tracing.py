@@ -156,6 +156,11 @@ def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:
     return TraceContext(trace_id=match[2], span_id=match[3], sampled=bool(int(match[4], 16) & _SAMPLED), state=state)
 
 
+def checked_request_id(request: str) -> str:
+    """The id that came with a request, or another one where it can't be used."""
+    return request if _REQUEST_ID.fullmatch(request) else secrets.token_hex(8)
+
+
 def enter(parent: TraceContext | None, request: str = "") -> TraceContext:
     """Let this task, and those that it starts from now on, work in a trace and for a request; returns its own span's context.
 
@@ -163,7 +168,7 @@ def enter(parent: TraceContext | None, request: str = "") -> TraceContext:
         parent: what came in; None: a trace begins.
         request: its id as it came in; one that can't be used is replaced.
     """
-    _request.set(request if _REQUEST_ID.fullmatch(request) else secrets.token_hex(8))
+    _request.set(checked_request_id(request))
     context = _child(parent)
     _current.set(context)
     return context

@@ -153,10 +153,13 @@ class Dispatcher:
                 ticket.granted.set_result(assignment.address)
 
     def _candidates(self, now: float) -> list[Candidate]:
-        held = Counter(a.address for a in self._running.values() if not a.work.preview)
-        found = [candidate_of(view, held[view.address]) for view in self._workers.views()]
-        if any(candidate.foreign for candidate in found):
-            self._courtesy.see_others(now)
+        running = self._running.values()
+        batch = Counter(a.address for a in running if not a.work.preview)
+        previews = Counter(a.address for a in running if a.work.preview)
+        found = [candidate_of(view, batch[view.address]) for view in self._workers.views()]
+        # A preview of ours may have the slot.
+        for candidate in (c for c in found if c.foreign > previews[c.address]):
+            self._courtesy.see_others(now, candidate.address)
         left_alone = self._courtesy.left_alone(now)
         return [candidate for candidate in found if candidate.address not in left_alone]
 

@@ -6,13 +6,17 @@ import os
 import socket
 import sys
 import tempfile
+from importlib import metadata
 
 from prometheus_client import CollectorRegistry
 
+from services.common import tracing
 from services.common.client import GatewayClient
 from services.common.errors import SettingsError
 from services.common.http.serve import address_of, bound_socket
 from services.common.logs import setup_logging
+from services.common.otlp import PREFIX as TRACING_PREFIX
+from services.common.otlp import TracingSettings, open_recorder
 from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
 from services.common.rpc.tls import channel_tls
@@ -29,7 +33,12 @@ def main() -> int:
     try:
         settings = read_settings(UiSettings, "SEEDVR2_UI", os.environ)
         setup_logging("ui", settings.log_level)
-        with bound_socket(settings.address) as listener, tempfile.TemporaryDirectory(prefix="seedvr2-ui-") as scratch:
+        recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "ui", metadata.version("seedvr2"))
+        with (
+            tracing.start_recording(recorder),
+            bound_socket(settings.address) as listener,
+            tempfile.TemporaryDirectory(prefix="seedvr2-ui-") as scratch,
+        ):
             os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
             asyncio.run(_serve(settings, listener))
     except SettingsError as error:

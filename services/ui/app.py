@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from services.common.client import GatewayClient
 from services.common.errors import ServiceError, Unauthenticated
+from services.common.http.tracing import Traced
 from services.common.login import read_token
 from services.common.metrics import UiMetrics
 from services.common.watched import Watched
@@ -53,6 +54,7 @@ def build_host(client: GatewayClient, settings: UiSettings, registry: CollectorR
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Entrance, client=client, settings=settings, seal=seal, own_token=_own_token(settings))
     app.add_middleware(Guard, root_path=settings.root_path)
+    app.add_middleware(Traced)
     app.router.routes.extend(FileRoutes(client, settings, metrics).routes())
     app.router.routes.extend(LoginRoutes(client, settings, seal).routes())
     app.router.routes.extend(_service_routes(client, registry))

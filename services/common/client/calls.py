@@ -24,6 +24,9 @@ T = TypeVar("T", bound=Message)
 Reading = tuple[pb.ObjectInfo, AsyncGenerator[bytes, None]]
 """What an object is as a whole, and the pieces of the part that was asked for."""
 
+STREAM_S = 3600.0
+"""Deadline of a stream. One that passes it is opened again like one that broke: it was only long, or nobody was there."""
+
 # Answers such as WorkerUnavailable are news for the caller; these say only that this moment was a bad one.
 _PASSING = (Unavailable, StoreUnavailable, Draining)
 
@@ -83,7 +86,7 @@ class Calls:
                     yield message
             except grpc.RpcError as failure:
                 error = self.error(failure)
-                if not passing(error):
+                if not (passing(error) or failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise error from failure
             finally:
                 call.cancel()

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import grpc
 
-from services.common.client.calls import Calls, Reading, passing
+from services.common.client.calls import STREAM_S, Calls, Reading, passing
 from services.common.client.download import download
-from services.common.errors import AlreadyExists, ChunkOutOfOrder, QueueFull, ServiceError, WrongState
+from services.common.errors import AlreadyExists, ChunkOutOfOrder, DeadlinePassed, QueueFull, ServiceError, WrongState
 from services.common.login import Login
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.rpc.ending import CallEnding
@@ -88,7 +88,7 @@ class GatewayClient:
 
         A stream that breaks raises; :meth:`get_upload` tells from where to go on.
         """
-        call = self._calls.stub.WriteUpload(metadata=self._calls.metadata())
+        call = self._calls.stub.WriteUpload(metadata=self._calls.metadata(), timeout=STREAM_S)
         ending = CallEnding(call)
         try:
             # InvalidStateError: the gateway has answered already; awaiting the call says what.
@@ -129,7 +129,7 @@ class GatewayClient:
                     upload = await self.write_upload(upload.upload_id, kept, pieces, finish=True, sha256=sha256)
             except ServiceError as error:
                 # Out of order: the gateway was still storing what an earlier, broken stream had brought.
-                if not (passing(error) or isinstance(error, ChunkOutOfOrder)):
+                if not (passing(error) or isinstance(error, ChunkOutOfOrder | DeadlinePassed)):
                     raise
                 await patience.wait(error)
                 upload = await self.get_upload(upload.upload_id)
@@ -179,7 +179,7 @@ class GatewayClient:
         """The job now and after each change, until it has ended; subscribes again when the stream breaks."""
         request = pb.WatchJobRequest(job_id=job_id)
         calls = self._calls
-        watching = calls.messages(lambda: calls.stub.WatchJob(request, metadata=calls.metadata()))
+        watching = calls.messages(lambda: calls.stub.WatchJob(request, metadata=calls.metadata(), timeout=STREAM_S))
         async with contextlib.aclosing(watching) as messages:
             async for message in messages:
                 yield message.job
@@ -223,7 +223,7 @@ class GatewayClient:
 
         def open_part(start: int, count: int) -> Any:
             request = pb.DownloadResultRequest(job_id=job_id, offset=start, length=count, segment=segment)
-            return self._calls.stub.DownloadResult(request, metadata=self._calls.metadata())
+            return self._calls.stub.DownloadResult(request, metadata=self._calls.metadata(), timeout=STREAM_S)
 
         return await self._calls.read(open_part, offset, length)
 
@@ -232,7 +232,7 @@ class GatewayClient:
 
         def open_part(start: int, count: int) -> Any:
             request = pb.DownloadSourceRequest(job_id=job_id, offset=start, length=count)
-            return self._calls.stub.DownloadSource(request, metadata=self._calls.metadata())
+            return self._calls.stub.DownloadSource(request, metadata=self._calls.metadata(), timeout=STREAM_S)
 
         return await self._calls.read(open_part, offset, length)
 

@@ -1,5 +1,6 @@
 """Errors of ours to gRPC status codes and back, with google.rpc details. The only place that knows both."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -53,7 +54,7 @@ def canonical_code(error: type[ServiceError]) -> int:
 
 
 def status_of(error: ServiceError) -> status_pb2.Status:
-    """The whole status: code, sentence, ErrorInfo, and BadRequest, QuotaFailure or RetryInfo where they apply."""
+    """The whole status: code, sentence, ErrorInfo, and BadRequest, QuotaFailure, ResourceInfo or RetryInfo where they apply."""
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=_DOMAIN)]
     if isinstance(error, errors.QuotaExceeded):
         quota = error_details_pb2.QuotaFailure.Violation(subject=error.field, description=error.message)
@@ -61,6 +62,9 @@ def status_of(error: ServiceError) -> status_pb2.Status:
     elif error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.NotFound):
+        kind = type(error).__name__.removesuffix("NotFound").lower() or "object"
+        details.append(error_details_pb2.ResourceInfo(resource_type=kind, description=error.message))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration(nanos=int(error.retry_after_s % 1 * 1e9), seconds=int(error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -107,6 +111,10 @@ def _wrap_unary(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap_stream(handler: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(handler):
+        # It writes its answers itself, as Watch of the health service does.
+        return _wrap_unary(handler)
+
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             async for response in handler(request, context):

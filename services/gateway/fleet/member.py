@@ -24,6 +24,8 @@ from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
 
 _log = logging.getLogger(__name__)
 _STATUS_TIMEOUT_S = 5.0
+# No span is as long; the stall timeout ends those that don't move.
+_LONGEST_SPAN_S = 24 * 3600.0
 
 
 class Member:
@@ -82,7 +84,9 @@ class Member:
             raise WorkerUnavailable(f"The worker at {self._view.address} is gone.")
         self._spans += 1
         self._idle.clear()
-        conversation = Conversation(self._stub.Restore(metadata=tracing.outgoing()), self._view.address, self._stall_s)
+        conversation = Conversation(
+            self._stub.Restore(metadata=tracing.outgoing(), timeout=_LONGEST_SPAN_S), self._view.address, self._stall_s
+        )
         try:
             return await conversation.hold(task, packets, on_segment, on_stage)
         finally:

@@ -15,6 +15,15 @@ def test_where_others_use_the_workers_one_that_was_given_back_is_left_alone_for_
     assert courtesy.left_alone(11.1) == frozenset()
 
 
+def test_what_a_worker_says_soon_after_a_span_of_ours_is_no_news_of_others():
+    courtesy = Courtesy(2.0)
+    courtesy.release("w", 10, 0.5)
+    courtesy.see_others(12, "w")
+    assert courtesy.release("w", 13, 0.5) == 0
+    courtesy.see_others(20, "w")
+    assert courtesy.release("w", 21, 0.5) == 1.0
+
+
 def test_others_that_were_not_seen_for_long_are_forgotten():
     courtesy = Courtesy(2.0)
     courtesy.see_others(5)

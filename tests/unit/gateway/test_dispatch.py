@@ -134,6 +134,16 @@ async def test_owners_that_got_less_of_late_come_first():
     assert order == ["other", "local"]
 
 
+async def test_a_worker_that_still_says_it_has_our_span_or_our_preview_is_not_used_by_others():
+    workers = Listed(view("w:1"))
+    dispatcher = Dispatcher(workers, PATIENT, poll_s=5)
+    for work in (WORK, replace(WORK, preview=True)):
+        async with dispatcher.worker_for(work, lambda: None):
+            workers.become(view("w:1", state="busy", free_slots=0))
+        assert dispatcher._courtesy.left_alone(0.0) == frozenset()
+        workers.become(view("w:1"))
+
+
 async def test_a_worker_that_others_use_too_is_left_to_them_for_a_moment():
     dispatcher = Dispatcher(Listed(view("w:1")), PATIENT, poll_s=0.2)
     dispatcher.note_refusal()

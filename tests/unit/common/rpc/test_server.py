@@ -1,23 +1,46 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.common.errors import SettingsError
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
+from services.common.rpc import server as rpc_server
 from services.common.rpc.server import Server, open_channel
 
 NAME = "seedvr2.v1.Gateway"
 Serving = health_pb2.HealthCheckResponse
 
 
-@pytest.fixture
-async def running():
-    server = Server("127.0.0.1:0")
-    server.add(NAME, lambda s: gateway_pb2_grpc.add_GatewayServicer_to_server(gateway_pb2_grpc.GatewayServicer(), s))
+class Gateway(gateway_pb2_grpc.GatewayServicer):
+    async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.GetJobResponse:
+        return pb.GetJobResponse(job=pb.Job(job_id=f"{context.time_remaining():.0f}"))
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Any) -> AsyncIterator[pb.WatchJobResponse]:
+        while True:
+            yield pb.WatchJobResponse(job=pb.Job(job_id=context.peer()))
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
+    server = Server("127.0.0.1:0", **options)
+    server.add(NAME, lambda s: gateway_pb2_grpc.add_GatewayServicer_to_server(Gateway(), s))
     async with open_channel(f"127.0.0.1:{await server.start()}") as channel:
         yield server, channel
     await server.stop(0)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[tuple[Server, grpc.aio.Channel]]:
+    async with serving() as found:
+        yield found
 
 
 async def _health(channel: grpc.aio.Channel, name: str = NAME) -> int:
@@ -54,3 +77,52 @@ async def test_a_port_that_is_taken_is_refused_in_words(running: tuple[Server, g
         await second.start()
     await first.stop(0)
     await second.stop(0)
+
+
+async def test_health_can_be_watched(running: tuple[Server, grpc.aio.Channel]):
+    server, channel = running
+    for name in ("", NAME):
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name))
+        for expected in (False, True, False):
+            await server.set_serving(expected)
+            answer = await watching.read()
+            assert (answer.status == Serving.SERVING) is expected
+        watching.cancel()
+
+
+async def test_a_server_that_stops_says_so_first(running: tuple[Server, grpc.aio.Channel]):
+    server, channel = running
+    await server.set_serving(True)
+    watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
+    assert (await watching.read()).status == Serving.SERVING
+    stopping = asyncio.create_task(server.stop(5))
+    assert (await watching.read()).status == Serving.NOT_SERVING
+    watching.cancel()
+    await stopping
+
+
+async def test_an_old_connection_is_left_and_no_call_fails_by_it():
+    async with serving(connection_age_s=0.5, connection_grace_s=0.5) as (_, channel):
+        stub, peers = gateway_pb2_grpc.GatewayStub(channel), set[str]()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for message in stub.WatchJob(pb.WatchJobRequest()):
+                peers.add(message.job.job_id)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with asyncio.timeout(30):
+            while len(peers) < 3:
+                await stub.GetJob(pb.GetJobRequest(), timeout=10)
+                watching = stub.WatchJob(pb.WatchJobRequest())
+                peers.add((await watching.read()).job.job_id)
+                watching.cancel()
+                await asyncio.sleep(0.05)
+
+
+async def test_a_deadline_reaches_the_handler(running: tuple[Server, grpc.aio.Channel]):
+    answer = await gateway_pb2_grpc.GatewayStub(running[1]).GetJob(pb.GetJobRequest(), timeout=1000)
+    assert 900 < int(answer.job.job_id) < 1100
+
+
+def test_clients_ping_no_more_often_than_servers_allow_and_messages_are_far_from_their_limit():
+    server, channel = dict(rpc_server._SERVER_OPTIONS), dict(rpc_server._CHANNEL_OPTIONS)
+    assert channel["grpc.keepalive_time_ms"] > server["grpc.http2.min_recv_ping_interval_without_data_ms"]
+    assert rpc_server.PIECE_BYTES * 2 < rpc_server.MAX_MESSAGE_BYTES

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from services.common.errors import (
     InternalError,
     InvalidOption,
+    JobNotFound,
     QueueFull,
     ServiceError,
     SettingsError,
@@ -18,7 +20,7 @@ from services.common.errors import (
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.server import Server, open_channel
-from services.common.rpc.status import canonical_code, code_of, error_of
+from services.common.rpc.status import canonical_code, code_of, error_of, status_of
 
 CLASSES = sorted(all_errors().values(), key=lambda cls: cls.__name__)
 
@@ -134,3 +136,10 @@ async def test_a_server_that_is_not_there_is_unavailable():
     assert code_of(type(error)) is grpc.StatusCode.UNAVAILABLE
     assert code_of(WorkerUnavailable) is grpc.StatusCode.UNAVAILABLE
     assert code_of(SettingsError) is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_what_is_missing_is_named_by_its_kind():
+    details = {d.TypeName(): d for d in status_of(JobNotFound("There is no job a.")).details}
+    resource = error_details_pb2.ResourceInfo()
+    details["google.rpc.ResourceInfo"].Unpack(resource)
+    assert (resource.resource_type, resource.description) == ("job", "There is no job a.")
