@@ -27,6 +27,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
 from services.gateway.store.s3.settings import S3Settings
 from services.inference.delivery.settings import DeliverySettings
+from services.inference.gpu_metrics import GpuMetrics
 from services.inference.settings import InferenceSettings
 from services.ui.settings import UiSettings
 
@@ -74,14 +75,20 @@ def errors_page() -> str:
     )
 
 
+_HEAD = ("metric", "type", "labels", "meaning")
+_TOTAL = {"counter": "_total", "gauge": ""}
+
+
 def metrics_page() -> str:
     """Every metric: its type, labels and meaning."""
     parts = ["# What is measured?", "Prometheus text format under `/metrics`; units are in the names, counters end in `_total`."]
     for title, cls in (("Gateway", GatewayMetrics), ("Inference", InferenceMetrics), ("UI", UiMetrics)):
         metrics: list[MetricWrapperBase] = list(vars(cls(CollectorRegistry())).values())
         rows = [(f"`{_exposed(m)}`", m._type, ", ".join(m._labelnames), m._documentation) for m in metrics]
-        parts += [f"## {title}", _table(("metric", "type", "labels", "meaning"), rows)]
-    return _page(parts)
+        parts += [f"## {title}", _table(_HEAD, rows)]
+    parts += ["## GPUs of an inference pod", "From NVIDIA's management library; where there is no GPU there are none."]
+    rows = [(f"`{m.name}{_TOTAL[m.type]}`", m.type, ", ".join(m._labelnames), m.documentation) for m in GpuMetrics("").describe()]
+    return _page([*parts, _table(_HEAD, rows)])
 
 
 def openapi_page() -> str:

@@ -21,6 +21,7 @@ from services.common.rpc.server import Server, wait_for_signal
 from services.common.rpc.tls import server_tls
 from services.common.settings import read_settings
 from services.inference.engine import Engine
+from services.inference.gpu_metrics import GpuMetrics
 from services.inference.groups import Groups, choose_layout, load_orders
 from services.inference.model_files import named_directory
 from services.inference.models import find_model
@@ -55,6 +56,7 @@ async def _serve(settings: InferenceSettings, private: Path) -> None:
     stop = asyncio.create_task(wait_for_signal())
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    registry.register(GpuMetrics(settings.pool))
     engine = _engine(settings, private, InferenceMetrics(registry))
     tls = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
     server = Server(settings.address, tls=tls, health_address=settings.health_address)
