@@ -171,6 +171,18 @@ class GatewayMetrics:
         self.info = Gauge(
             "seedvr2_gateway_info", "Always 1; the label tells which software this is.", ["version"], registry=registry
         )
+        self.webhooks = Counter(
+            "seedvr2_webhooks_total",
+            "Tries of webhooks, by outcome: delivered, failed, given_up.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.webhooks_pending = Gauge(
+            "seedvr2_webhooks_pending", "Jobs whose webhook has not been delivered, also those that run.", registry=registry
+        )
+        self.fetched_bytes = Counter(
+            "seedvr2_fetched_bytes_total", "Bytes of sources read from the web and from users' buckets.", registry=registry
+        )
         self.join_duration = Histogram(
             "seedvr2_join_duration_seconds", "Time to join a result.", buckets=_SECONDS, registry=registry
         )

@@ -8,6 +8,9 @@ OWNERS = "owners/"
 LOCAL = "local"
 """Owner of everything where nobody has to say who they are."""
 
+WEBHOOKS = "webhooks/"
+"""Where the jobs are marked whose webhook has not been delivered."""
+
 _JOB = re.compile(rf"{OWNERS}([^/]+)/jobs/([^/]+)/(.+)")
 
 
@@ -55,3 +58,14 @@ def jobs_with(keys: Iterable[str], name: str) -> list[Ref]:
     """The jobs that have an object of this name among ``keys``."""
     found = (_JOB.fullmatch(key) for key in keys)
     return [Ref(match[1], match[2]) for match in found if match and match[3] == name]
+
+
+def webhook(ref: Ref) -> str:
+    """The mark of a job whose webhook has not been delivered."""
+    return f"{WEBHOOKS}{ref.owner}/{ref.id}"
+
+
+def webhooks(keys: Iterable[str]) -> list[Ref]:
+    """The jobs whose marks are among ``keys``."""
+    found = (key.removeprefix(WEBHOOKS).split("/") for key in keys)
+    return [Ref(*parts) for parts in found if len(parts) == len(Ref._fields)]

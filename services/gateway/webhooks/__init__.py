@@ -1,0 +1,1 @@
+"""Telling programs over the web that a job has ended: signed, tried again for hours, by whichever gateway is there."""
