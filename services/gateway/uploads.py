@@ -152,6 +152,14 @@ class Uploads:
                 await self._store.settle(keys.upload(ref, "data"))
         return await self.get(ref)
 
+    async def empty(self, ref: Ref) -> None:
+        """Drop the bytes of an upload that is not complete, to begin again."""
+        arriving = self._arriving.setdefault(ref, _Arriving())
+        async with arriving.writing:
+            arriving.stream += 1
+            await self._store.delete(keys.upload(ref, "data"))
+            arriving.digest, arriving.hashed_bytes = hashlib.sha256(), 0
+
     async def delete(self, ref: Ref) -> None:
         """Remove an upload with its bytes.
 

@@ -15,7 +15,7 @@ from httpcore2 import AsyncNetworkBackend, AsyncNetworkStream
 
 from services.common.errors import InvalidInput, SettingsError, Unavailable
 from services.gateway.web.addresses import Address, AddressGuard
-from services.gateway.web.urls import Url, redirected
+from services.gateway.web.urls import Url, host_matches, redirected
 
 _log = logging.getLogger(__name__)
 _AGENT = "seedvr2"
@@ -60,9 +60,12 @@ class WebClient:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, method: str, url: Url, *, headers: Headers = (), content: bytes | None = None, follow: bool = False, field: str = ""
-    ) -> AsyncIterator[Answer]:
+        self, method: str, url: Url, *, headers: Headers = (), content: bytes | None = None, follow: bool = False,
+        field: str = "", hosts: tuple[str, ...] = (),
+    ) -> AsyncIterator[Answer]:  # fmt: skip
         """Send a request and read what comes back; ``follow``: also where redirects lead, each checked like the first.
+
+        ``hosts`` are those that redirects may lead to, none: any; ``field`` names the URL in what is raised.
 
         Raises:
             InvalidInput: it leads to an address that isn't allowed, or nowhere.
@@ -74,7 +77,23 @@ class WebClient:
                     yield answer
                     return
                 url = redirected(url, answer.headers.get("location", ""), field=field, http=self.http)
+                if hosts and not host_matches(url.host, hosts):
+                    raise InvalidInput(f"The URL was redirected to {url.host}, where nothing is fetched from here.", field=field)
         raise InvalidInput(f"The URL was redirected more than {_MAX_REDIRECTS} times; give the one that it ends at.", field=field)
+
+    async def check(self, url: Url, *, field: str) -> None:
+        """Refuse what can be known to be refused later; a name that has no address just now may have one then.
+
+        Raises:
+            InvalidInput: the host has no address that is connected to from here.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._backend.addresses(url.host, url.port)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=field) from error
+        except (httpcore2.ConnectError, TimeoutError):
+            return
 
     @contextlib.asynccontextmanager
     async def _one(
@@ -110,7 +129,7 @@ class _GuardedBackend(AsyncNetworkBackend):
     ) -> AsyncNetworkStream:  # fmt: skip
         failure: Exception = httpcore2.ConnectError("no address")
         async with asyncio.timeout(timeout):
-            addresses = await self._addresses(host, port)
+            addresses = await self.addresses(host, port)
         for address in addresses:
             try:
                 return await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
@@ -118,7 +137,8 @@ class _GuardedBackend(AsyncNetworkBackend):
                 failure = error
         raise failure
 
-    async def _addresses(self, host: str, port: int) -> list[Address]:
+    async def addresses(self, host: str, port: int) -> list[Address]:
+        """Those of a host that may be connected to. Raises InvalidInput where it has only others."""
         try:
             found = await self._resolve(host, port)
         except OSError as error:

@@ -6,7 +6,6 @@ tell the same thing at the same time only where one of them is slower than its o
 
 import asyncio
 import contextlib
-import email.utils
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.store.base import Store
 from services.gateway.web.client import WebClient
+from services.gateway.web.headers import retry_after_s
 from services.gateway.web.urls import parse_url
 from services.gateway.webhooks.events import Event, end_event
 from services.gateway.webhooks.pending import Pending, begun, pending_from_json, pending_to_json, postponed
@@ -181,12 +181,3 @@ class Webhooks:
 
     def _count(self, outcome: str) -> None:
         self._metrics.webhooks.labels(outcome).inc()
-
-
-def retry_after_s(header: str, now: float) -> float | None:
-    """What a Retry-After header asks for, in seconds from ``now``; None where it asks for nothing."""
-    if header.isdigit():
-        return float(header[:9])
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
-    return None

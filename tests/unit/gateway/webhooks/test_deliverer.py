@@ -18,7 +18,7 @@ from services.gateway.keys import Ref
 from services.gateway.store.local import LocalStore
 from services.gateway.web.addresses import AddressGuard, parse_networks
 from services.gateway.web.client import WebClient, tls_context
-from services.gateway.webhooks.deliverer import Webhooks, WebhookSettings, retry_after_s
+from services.gateway.webhooks.deliverer import Webhooks, WebhookSettings
 from services.gateway.webhooks.signing import parse_secrets, signed_headers
 from tests.unit.gateway.web.servers import Respond, Seen, WebServer, says, web_server
 
@@ -283,10 +283,3 @@ async def test_a_new_secret_signs_from_then_on(world: World, receiver: WebServer
     (seen,) = receiver.seen
     sent = dict(signed_headers(seen.headers["webhook-id"], int(seen.headers["webhook-timestamp"]), seen.body, [b"n" * 40]))
     assert seen.headers["webhook-signature"] == sent["webhook-signature"]
-
-
-def test_a_receiver_may_say_when_it_wants_to_be_asked_again():
-    assert retry_after_s("120", 0) == 120
-    assert retry_after_s("Thu, 01 Jan 1970 00:02:00 GMT", 60) == 60
-    assert retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT", 60) == 0
-    assert retry_after_s("", 0) is retry_after_s("soon", 0) is None
