@@ -26,6 +26,8 @@ from services.gateway.rest.openapi import document
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
 from services.gateway.store.s3.settings import S3Settings
+from services.gateway.web.settings import PREFIX as WEB_PREFIX
+from services.gateway.web.settings import WebSettings
 from services.inference.delivery.settings import DeliverySettings
 from services.inference.gpu_metrics import GpuMetrics
 from services.inference.settings import InferenceSettings
@@ -36,6 +38,7 @@ SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
     "Identity (the gateway)": (IDENTITY_PREFIX, IdentitySettings),
     "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
+    "Sources on the web, and webhooks (the gateway)": (WEB_PREFIX, WebSettings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "Traces (gateway, inference and UI)": (TRACING_PREFIX, TracingSettings),
     "UI": ("SEEDVR2_UI", UiSettings),

@@ -36,6 +36,8 @@ from services.gateway.store.local import LocalStore
 from services.gateway.store.s3.settings import PREFIX, S3Settings
 from services.gateway.store.s3.store import S3Store
 from services.gateway.surroundings import surroundings
+from services.gateway.web.settings import PREFIX as WEB_PREFIX
+from services.gateway.web.settings import WebSettings
 
 _NAME = "seedvr2.v1.Gateway"
 _PREFIX = "SEEDVR2_GATEWAY"
@@ -63,7 +65,7 @@ async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path,
         yield store
 
 
-async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySettings, directory: Path) -> None:
+async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySettings, web: WebSettings, directory: Path) -> None:
     """Run until SIGTERM or SIGINT. Raises SettingsError, StoreUnavailable."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
@@ -79,7 +81,7 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
         store = await stack.enter_async_context(open_store(settings, s3, directory, metrics))
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
-            metrics=metrics,
+            metrics=metrics, web=web,
         )  # fmt: skip
         shown = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         server = Server(
@@ -115,10 +117,11 @@ def main() -> None:
         settings = read_settings(GatewaySettings, _PREFIX, os.environ)
         s3 = read_settings(S3Settings, PREFIX, os.environ)
         identity = read_settings(IdentitySettings, IDENTITY_PREFIX, os.environ)
+        web = read_settings(WebSettings, WEB_PREFIX, os.environ)
         setup_logging("gateway", settings.log_level)
         recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "gateway", version())
         with tracing.start_recording(recorder):
-            asyncio.run(serve(settings, s3, identity, Path(settings.store_directory).absolute()))
+            asyncio.run(serve(settings, s3, identity, web, Path(settings.store_directory).absolute()))
     except (SettingsError, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

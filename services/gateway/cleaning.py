@@ -26,6 +26,7 @@ async def remove_job(store: Store, book: JobBook, job: Job) -> None:
     await store.put(keys.job(job.ref, "deleted.json"), b"{}")
     book.forget(job.ref)
     await remove_plan(store, book, job)
+    await remove_fetched(store, job)
     await _remove_objects(store, job.ref)
 
 
@@ -34,6 +35,7 @@ async def finish_removal(store: Store, book: JobBook, ref: Ref) -> None:
     job = await book.read(ref)
     if job is not None:
         await remove_plan(store, book, job)
+        await remove_fetched(store, job)
     await _remove_objects(store, ref)
 
 
@@ -53,6 +55,13 @@ async def _needed_by_others(store: Store, book: JobBook, job: Job) -> set[str]:
             plan = await stored_plan(store, other.ref)
             found.update(plan.span_key(span) for span in plan.spans) if plan else None
     return found
+
+
+async def remove_fetched(store: Store, job: Job) -> None:
+    """Remove the source where it is this job's alone."""
+    if job.request.is_remote:
+        for name in ("complete.json", "data", "upload.json"):
+            await store.delete(keys.upload(job.upload, name))
 
 
 async def _remove_objects(store: Store, ref: Ref) -> None:

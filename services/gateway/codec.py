@@ -61,9 +61,11 @@ def encode_request(request: JobRequest) -> pb.JobRequest:
         model=request.model, pool=request.pool, seed=request.seed, colour=_COLOUR_NUMBERS.get(request.colour, 0),
         priority=pb.PRIORITY_PREVIEW if request.preview else pb.PRIORITY_BATCH, container=request.container, crf=request.crf,
         labels=dict(request.labels), input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
-        cfg_scale=request.cfg_scale,
+        cfg_scale=request.cfg_scale, result_uri=request.result_uri, webhook_url=request.webhook_url,
     )  # fmt: skip
-    message.source.upload_id = request.upload_id
+    for name in ("upload_id", "object_uri", "https_url"):
+        if value := getattr(request, name):
+            setattr(message.source, name, value)
     if request.scale is not None:
         message.target.scale = request.scale
     if request.short_side is not None:

@@ -8,27 +8,29 @@ import weakref
 from dataclasses import dataclass, replace
 
 from services.common import tracing
-from services.common.errors import AlreadyExists, ServiceError, WrongState
+from services.common.errors import AlreadyExists, NotSupported, ServiceError, WrongState
 from services.common.metrics import GatewayMetrics
 from services.gateway import jobs
 from services.gateway.admission import Left, QueueLimits, check_queue, megapixels_before, seconds
 from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
-from services.gateway.cleaning import finish_removal, remove_job
+from services.gateway.cleaning import finish_removal, remove_fetched, remove_job
 from services.gateway.identity.caller import current_caller
 from services.gateway.jobs import Job, JobRequest, PlanSummary, State
 from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
 from services.gateway.outputs import choose_output
+from services.gateway.outside import Outside
 from services.gateway.planning import PlanLimits, check_source, make_plan, output_size
 from services.gateway.ports import Lease, Leases
 from services.gateway.restore import Restorer
 from services.gateway.room import check_room
-from services.gateway.sources import Source, Sources
+from services.gateway.sources import Sources
 from services.gateway.store.base import Store
 from services.gateway.tasks import unless
 
 _log = logging.getLogger(__name__)
+_SOURCE = "request.source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class JobControl:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, catalogue: Catalogue, restorer: Restorer, leases: Leases,
-        limits: PlanLimits, settings: ControlSettings, metrics: GatewayMetrics,
+        limits: PlanLimits, settings: ControlSettings, metrics: GatewayMetrics, outside: Outside,
     ) -> None:  # fmt: skip
         self._book = book
         self._sources = sources
@@ -64,6 +66,7 @@ class JobControl:
         self._limits = limits
         self._settings = settings
         self._metrics = metrics
+        self._outside = outside
         self._tasks: dict[Ref, asyncio.Task[None]] = {}
         self._locks: weakref.WeakValueDictionary[Ref, asyncio.Lock] = weakref.WeakValueDictionary()
         self._closing = False
@@ -76,7 +79,9 @@ class JobControl:
         Raises:
             InvalidOption, NotSupported, InvalidVideo, UploadNotFound, WrongState, WorkerUnavailable: it can't be done.
         """
-        check_request(request)
+        check_request(request, self._outside.offered)
+        if request.is_remote:
+            raise NotSupported("A source that must be fetched is planned by its job; create it, and watch it.", field=_SOURCE)
         offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
         source = await self._sources.look(Ref(owner, request.upload_id))
         index = await self._sources.index(source)
@@ -98,11 +103,11 @@ class JobControl:
             known = self._book.find(ref)
             if known is not None:
                 return _same(known, request)
-            source = await self._check(ref.owner, request)
+            filename, sha256 = await self._check(ref.owner, request)
             job = Job(
                 owner=ref.owner, subject=current_caller().subject, job_id=ref.id, request=request,
                 model=request.model or self._catalogue.default_model(),
-                filename=source.upload.filename, source_sha256=source.upload.sha256, created_at=time.time(),
+                filename=filename, source_sha256=sha256, created_at=time.time(),
                 request_id=tracing.request_id(), traceparent=trace.traceparent if (trace := tracing.current()) else "",
             )  # fmt: skip
             try:
@@ -118,10 +123,15 @@ class JobControl:
             if not job.state.ended
         ]
 
-    async def _check(self, owner: str, request: JobRequest) -> Source:
-        check_request(request)
+    async def _check(self, owner: str, request: JobRequest) -> tuple[str, str]:
+        """Name and SHA-256 of the source, the latter empty where it must be fetched."""
+        check_request(request, self._outside.offered)
+        await self._outside.check(request)
         check_queue(self._active(), owner, self._settings.queue, self._catalogue.speed(request.model))
         offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
+        if request.is_remote:
+            await self._store.require_space()
+            return self._outside.filename(request), ""
         source = await self._sources.look(Ref(owner, request.upload_id))
         await self._store.require_space()
         index = await self._sources.index_within(source, self._settings.index_s)
@@ -133,9 +143,10 @@ class JobControl:
             output = choose_output(request.container, source.info, 1)
             size = output_size(request, source.info, self._limits, output.size_step)
             check_room(offer.model, *size, offer.memory_bytes)
-        return source
+        return source.upload.filename, source.upload.sha256
 
     async def _begin(self, job: Job) -> Job:
+        await self._outside.expect(job)
         await self._book.create(job)
         self._drive(job.ref)
         return job
@@ -163,9 +174,14 @@ class JobControl:
         async with self._changing(ref):
             job = self._book.get(ref)
             jobs.retried(job, time.time())
-            await self._sources.look(job.upload)
+            if not job.request.is_remote:
+                await self._sources.look(job.upload)
             await self._store.require_space()
             await self._stop(ref)
+            if job.request.is_remote and job.plan is None:
+                # Perhaps it was not what should have been there.
+                await remove_fetched(self._store, job)
+            await self._outside.expect(job)
             job = await self._book.update(ref, lambda job: jobs.retried(job, time.time()))
             self._drive(ref)
             return job

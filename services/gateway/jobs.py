@@ -1,6 +1,7 @@
 """A job and its states. Pure: what may follow what, and how a job is written down."""
 
 import enum
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -113,6 +114,11 @@ class JobRequest:
 
     labels: tuple[tuple[str, str], ...] = ()
     """Free text, sorted by name."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the source must be fetched."""
+        return bool(self.object_uri or self.https_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +245,7 @@ class Job:
     """Of the source."""
 
     source_sha256: str
-    """Of the source."""
+    """Of the source; empty until it was fetched."""
 
     created_at: float
     """Seconds since 1970."""
@@ -299,8 +305,8 @@ class Job:
 
     @property
     def upload(self) -> Ref:
-        """Its source."""
-        return Ref(self.owner, self.request.upload_id)
+        """Its source; one that is fetched becomes an upload too."""
+        return Ref(self.owner, self.request.upload_id or f"fetched-{hashlib.sha256(self.job_id.encode()).hexdigest()[:32]}")
 
     @property
     def order(self) -> tuple[float, str]:
@@ -324,6 +330,17 @@ def advance(job: Job, state: State, now: float) -> Job:
         raise WrongState(f"The job is {job.state}; {_advice(job.state)}")
     started_at = now if state is State.RESTORING and job.started_at is None else job.started_at
     return replace(job, state=state, started_at=started_at, ended_at=now if state.ended else None)
+
+
+def fetched(job: Job, sha256: str) -> Job:
+    """The job, with its source in the store.
+
+    Raises:
+        WrongState: it is another one than when the job was planned.
+    """
+    if job.source_sha256 not in ("", sha256):
+        raise WrongState("The source is another file than when the job began; create another job.")
+    return replace(job, source_sha256=sha256)
 
 
 def planned(job: Job, plan: PlanSummary, now: float) -> Job:
@@ -358,6 +375,9 @@ def retried(job: Job, now: float) -> Job:
     replan = job.failure is not None and job.failure.reason == "FingerprintChanged"
     again = replace(advance(job, State.PENDING, now), asked_at=now, started_at=None, failure=None, notes=(), replanned=False)
     again = replace(again, span_losses=())
+    if job.request.is_remote and job.plan is None:
+        # What was fetched was of no use; it is fetched again, and may be something else by then.
+        again = replace(again, source_sha256="")
     return replace(again, plan=None) if replan else again
 
 
@@ -425,7 +445,6 @@ def state_to_json(job: Job) -> bytes:
         "request",
         "model",
         "filename",
-        "source_sha256",
         "created_at",
     ):
         del record[name]
@@ -452,8 +471,7 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
         result=Result(**result) if result else None,
         notes=tuple(changing.pop("notes", ())),
         span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
-        **fixed,
-        **changing,
+        **{**fixed, **changing},
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Container
 
 from services.common.errors import InvalidOption, NotSupported
 from services.common.formats import FORMATS
@@ -10,7 +11,7 @@ from services.gateway.jobs import JobRequest
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MAX_LABELS = 16
 _MAX_LABEL_CHARACTERS = 256
-_LATER = {
+_NOT_EVERYWHERE = {
     "object_uri": ("request.source.object_uri", "Objects of a bucket can't be read here; upload the file."),
     "https_url": ("request.source.https_url", "Videos on the web can't be read here; download it and upload the file."),
     "result_uri": ("request.result_uri", "Results can't be written to a bucket here; download the result."),
@@ -26,19 +27,20 @@ def check_id(text: str, field: str) -> None:
         )
 
 
-def check_request(request: JobRequest) -> None:
-    """Everything that can be seen without the source and without a worker.
+def check_request(request: JobRequest, offered: Container[str] = ()) -> None:
+    """Everything that can be seen without the source and without a worker; ``offered`` are fields that not everybody takes.
 
     Raises:
         InvalidOption: a value that can't be used.
         NotSupported: something that this installation doesn't offer.
     """
-    for name, (field, text) in _LATER.items():
-        if getattr(request, name):
+    for name, (field, text) in _NOT_EVERYWHERE.items():
+        if getattr(request, name) and name not in offered:
             raise NotSupported(text, field=field)
-    if not request.upload_id:
+    if not (request.upload_id or request.is_remote):
         raise InvalidOption("The request names no source; upload a file and give its upload_id.", field="request.source")
-    check_id(request.upload_id, "request.source.upload_id")
+    if request.upload_id:
+        check_id(request.upload_id, "request.source.upload_id")
     _check_target(request)
     _check_range(request)
     _check_encoding(request)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from services.gateway.jobs import Job, State
 
-WAITING, PROBE, PLAN, CUTS, JOIN = "waiting", "probe", "plan", "cuts", "join"
+WAITING, FETCH, PROBE, PLAN, CUTS, JOIN = "waiting", "fetch", "probe", "plan", "cuts", "join"
 _LAST_STAGE = "encode"
 
 

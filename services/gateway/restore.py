@@ -31,9 +31,10 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.jobs import Job, State
 from services.gateway.keys import Ref
 from services.gateway.outputs import kept
+from services.gateway.outside import Outside
 from services.gateway.planning import PlanLimits, frame_range, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
-from services.gateway.progress import CUTS, JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
+from services.gateway.progress import CUTS, FETCH, JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
 from services.gateway.report import report_to_json
 from services.gateway.source import ARCHIVE, SourceIndex
 from services.gateway.sources import Source, Sources
@@ -61,7 +62,7 @@ class Restorer:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, dispatcher: Dispatcher,
-        spans: SpanRunner, cuts: CutFinder, limits: PlanLimits, metrics: GatewayMetrics,
+        spans: SpanRunner, cuts: CutFinder, limits: PlanLimits, metrics: GatewayMetrics, outside: Outside,
     ) -> None:  # fmt: skip
         self._book = book
         self._sources = sources
@@ -72,6 +73,7 @@ class Restorer:
         self._cuts = cuts
         self._limits = limits
         self._metrics = metrics
+        self._outside = outside
 
     async def run(self, ref: Ref, token: int) -> None:
         """Take a job to its end, from wherever it is.
@@ -108,12 +110,23 @@ class Restorer:
 
     async def _look(self, ref: Ref, token: int) -> _Run:
         job = self._book.get(ref)
+        if job.request.is_remote:
+            job = await self._fetch(job, token)
         self._book.show(ref, Progress(stage=PROBE))
         source = await self._sources.look(job.upload)
         if source.upload.sha256 != job.source_sha256:
             raise WrongState("The upload was replaced since the job was created; create another job.")
         index = await self._sources.job_index(ref, source, lambda _: self._book.show(ref, Progress(stage=PLAN)))
         return _Run(ref=ref, token=token, source=source, index=index)
+
+    async def _fetch(self, job: Job, token: int) -> Job:
+        def show(done_bytes: int, size_bytes: int) -> None:
+            fraction = done_bytes / size_bytes if size_bytes else 0.0
+            self._book.show(job.ref, Progress(stage=FETCH, stage_fraction=fraction))
+
+        show(0, 0)
+        upload = await self._outside.fetch(job, show)
+        return await self._book.update(job.ref, lambda job: jobs.fetched(job, upload.sha256), token=token)
 
     # ---- plan ----
 

@@ -15,6 +15,7 @@ from services.gateway.control import ControlSettings, JobControl
 from services.gateway.cuts import CutFinder
 from services.gateway.dispatch import Dispatcher, Patience
 from services.gateway.measuring import Measuring
+from services.gateway.outside_setup import make_outside
 from services.gateway.planning import PlanLimits
 from services.gateway.ports import ContainerFiles, Leases, Workers
 from services.gateway.rest.app import Access, build_app
@@ -27,6 +28,7 @@ from services.gateway.sources import Sources
 from services.gateway.spans import SpanRunner
 from services.gateway.store.base import Store
 from services.gateway.uploads import Uploads
+from services.gateway.web.settings import WebSettings
 
 
 class GatewayService:
@@ -34,12 +36,16 @@ class GatewayService:
 
     def __init__(
         self, *, settings: GatewaySettings, store: Store, workers: Workers, container: ContainerFiles, leases: Leases,
-        metrics: GatewayMetrics,
+        metrics: GatewayMetrics, web: WebSettings | None = None,
     ) -> None:  # fmt: skip
         limits = plan_limits(settings)
         self._book = book = JobBook(store)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
+        self._webhooks, outside = make_outside(
+            web or WebSettings(), store=store, book=book, uploads=uploads, metrics=metrics, poll_s=settings.adopt_s,
+            max_bytes=settings.max_upload_bytes,
+        )  # fmt: skip
         catalogue = Catalogue(workers, settings.default_model)
         patience = Patience(worker_wait_s=settings.worker_wait_s, fingerprint_wait_s=settings.fingerprint_wait_s)
         dispatcher = Dispatcher(workers, patience, poll_s=settings.worker_poll_s)
@@ -50,10 +56,11 @@ class GatewayService:
         restorer = Restorer(
             book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
             cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), metrics=metrics,
+            outside=outside,
         )  # fmt: skip
         self._control = JobControl(
             book=book, sources=sources, store=store, catalogue=catalogue, restorer=restorer, leases=leases, limits=limits,
-            settings=_control_settings(settings), metrics=metrics,
+            settings=_control_settings(settings), metrics=metrics, outside=outside,
         )  # fmt: skip
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
@@ -82,6 +89,8 @@ class GatewayService:
         """Take up the jobs that have not ended. Raises StoreUnavailable."""
         await self._control.adopt()
         self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measuring.always())]
+        if self._webhooks is not None:
+            self._tasks.append(asyncio.create_task(self._webhooks.sweep_always()))
         self._ready = True
 
     async def stop(self) -> None:
@@ -93,6 +102,8 @@ class GatewayService:
             await asyncio.gather(*self._tasks)
         self._book.close()
         await self._control.close()
+        if self._webhooks is not None:
+            await self._webhooks.close()
 
 
 def plan_limits(settings: GatewaySettings) -> PlanLimits:

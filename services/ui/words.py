@@ -21,6 +21,7 @@ STAGES = {
     "waiting": "Waiting for a worker",
     "probe": "Reading the file",
     "plan": "Planning",
+    "fetch": "Fetching the source",
     "cuts": "Looking for cuts",
     "decode": "Reading frames",
     "prepare": "Preparing frames",

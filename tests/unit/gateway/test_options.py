@@ -57,10 +57,17 @@ def test_a_wrong_option_is_refused_by_its_field(changes: dict[str, Any], field: 
         ("webhook_url", "request.webhook_url"),
     ],
 )
-def test_what_is_not_offered_yet_is_said_so(name: str, field: str):
+def test_what_is_not_offered_here_is_said_so(name: str, field: str):
     with pytest.raises(NotSupported) as error:
         check_request(JobRequest(**{"upload_id": "u", name: "x"}))
     assert error.value.field == field
+
+
+@pytest.mark.parametrize("name", ["object_uri", "https_url"])
+def test_a_source_that_is_fetched_needs_no_upload_where_it_is_offered(name: str):
+    check_request(JobRequest(**{name: "x"}), {name})
+    with pytest.raises(InvalidOption, match="names no source"):
+        check_request(JobRequest(webhook_url="x"), {"webhook_url"})
 
 
 def test_a_plain_request_passes():

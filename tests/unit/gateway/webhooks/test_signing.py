@@ -1,4 +1,8 @@
 import base64
+import re
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +43,18 @@ def test_while_a_secret_is_changed_both_sign():
 def test_a_file_without_a_usable_secret_is_told(text: bytes, words: str):
     with pytest.raises(ValueError, match=words):
         parse_secrets(text)
+
+
+def test_the_documented_verification_takes_what_the_gateway_signs_and_nothing_else():
+    page = (Path(__file__).parents[4] / "docs/webhooks.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    verify = names["verify"]
+    now = int(time.time())
+    headers = dict(signed_headers("msg_1", now, b"{}", parse_secrets(SECRET)))
+    verify(SECRET.decode(), headers, b"{}")
+    with pytest.raises(ValueError, match="not signed"):
+        verify(SECRET.decode(), headers, b"{ }")
+    old = dict(signed_headers("msg_1", now - 3600, b"{}", parse_secrets(SECRET)))
+    with pytest.raises(ValueError, match="too old"):
+        verify(SECRET.decode(), old, b"{}")
