@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from services.common.otlp import TracingSettings
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import S3Settings
@@ -18,6 +19,7 @@ from services.ui.settings import UiSettings
 CHART = Path(__file__).parents[1] / "helm" / "seedvr2"
 SETTINGS = {
     "identity.settings": IdentitySettings,
+    "tracing.settings": TracingSettings,
     "ui.settings": UiSettings,
     "gateway.settings": GatewaySettings,
     "gateway.s3Settings": S3Settings,
@@ -53,8 +55,10 @@ BY_PATH: dict[str, Schema] = {
     "ui.rootPath": {"type": "string", "pattern": "^(/[A-Za-z0-9._~-]+)*$"},
     "inference.defaults.model": {"enum": ["nano", "seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp"]},
     "inference.defaults.replicas": {"anyOf": [_COUNT, {"type": "null"}]},
+    "ui.signIn.trustedProxies": {"type": "array", "items": {"type": "string"}},
     "ingress.tls": _OBJECTS,
     "ingress.grpc.tls": _OBJECTS,
+    "ingress.rest.tls": _OBJECTS,
     "ingress.pathType": {"enum": ["Prefix", "Exact", "ImplementationSpecific"]},
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
     "networkPolicy.apiServerPorts": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
@@ -66,7 +70,8 @@ _NAMES: list[tuple[str, Schema]] = [
     ("podSecurityContext securityContext affinity sessionPersistence", _OBJECT),
     ("tolerations topologySpreadConstraints extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers", _OBJECTS),
     ("parentRefs relabelings metricRelabelings", _OBJECTS),
-    ("pageFrom clientsFrom metricsFrom storeTo apiServerTo modelsTo gatewayTo dnsTo extraIngress extraEgress", _OBJECTS),
+    ("pageFrom clientsFrom metricsFrom storeTo apiServerTo modelsTo gatewayTo tracingTo dnsTo", _OBJECTS),
+    ("extraIngress extraEgress", _OBJECTS),
     ("imagePullSecrets hostnames accessModes", {"type": "array", "items": {"type": "string"}}),
     ("maxSurge maxUnavailable", _NUMBER_OR_PERCENT),
     ("size uploadSpace tmp shm", _SIZE),

@@ -81,6 +81,7 @@ def test_who_was_listed_comes_in_and_nobody_else():
     assert not allowed(rendered, to="ui", port=7860, namespace=other)
     assert not allowed(rendered, to="gateway", port=50051, namespace=other)
     assert allowed(rendered, to="gateway", port=50051, namespace={"seedvr2.io/client": "true"})
+    assert not allowed(rendered, to="gateway", port=50052, namespace={"seedvr2.io/client": "true"}), "the HTTP API is off"
     assert allowed(rendered, to="inference", port=9102, namespace={"kubernetes.io/metadata.name": "monitoring"})
     assert not allowed(rendered, to="inference", port=50061, namespace=ingress)
 
@@ -101,6 +102,11 @@ def test_the_gateway_reaches_the_store_at_its_port(endpoint: str, port: int):
         assert port in anywhere
 
 
+def test_a_worker_with_traces_reaches_the_collector_and_names():
+    egress = _rules(render({}, RESTRICTED), "inference", "egress")
+    assert [[port["port"] for port in rule["ports"]] for rule in egress] == [[53, 53], [4317]]
+
+
 def test_policies_can_be_left_to_others():
     assert not render({"networkPolicy": {"enabled": False}}).all("NetworkPolicy")
 
@@ -112,6 +118,9 @@ def backend(ingress: Object) -> Any:
 def test_an_ingress_leads_to_the_page_and_another_one_to_the_gateway():
     rendered = render({}, PRODUCTION)
     page, grpc = rendered.get("Ingress", "ui"), rendered.get("Ingress", "gateway")
+    rest = rendered.get("Ingress", "gateway-rest")
+    assert backend(rest) == {"name": "demo-seedvr2-gateway", "port": {"name": "rest"}}
+    assert "rest" in {port["name"] for port in rendered.get("Service", "gateway")["spec"]["ports"]}
     assert backend(page) == {"name": "demo-seedvr2-ui", "port": {"name": "http"}}
     assert backend(grpc) == {"name": "demo-seedvr2-gateway", "port": {"name": "grpc"}}
     assert page["spec"]["tls"] == [{"hosts": ["video.example"], "secretName": "video-tls"}]
@@ -133,6 +142,8 @@ def test_routes_lead_to_services_and_ports_that_exist():
         assert leads == {"name": found["metadata"]["name"], "port": found["spec"]["ports"][0]["port"]}
         assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "gateways", "sectionName": "https"}]
     assert http["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
+    (leads,) = rendered.get("HTTPRoute", "gateway-rest")["spec"]["rules"][0]["backendRefs"]
+    assert leads["port"] in {port["port"] for port in rendered.get("Service", "gateway")["spec"]["ports"]}
     services = [match["method"]["service"] for match in grpc["spec"]["rules"][0]["matches"]]
     assert services[:2] == ["seedvr2.v1.Gateway", "grpc.health.v1.Health"]
     assert not rendered.all("Ingress")

@@ -72,7 +72,7 @@ def test_an_existing_secret_is_used_and_none_is_made():
         "store": {"type": "s3"},
         "minio": {"endpoint": "https://s3.example", "existingSecret": "mine", "accessKeyKey": "user", "secretKeyKey": "password"},
     })  # fmt: skip
-    assert not rendered.all("Secret")
+    assert [each["metadata"]["name"] for each in rendered.all("Secret")] == ["demo-seedvr2-ui"]
     volumes = {each["name"]: each for each in rendered.get("Deployment", "gateway")["spec"]["template"]["spec"]["volumes"]}
     assert volumes["s3"]["secret"]["secretName"] == "mine"
     assert volumes["s3"]["secret"]["items"] == [{"key": "user", "path": "access-key"}, {"key": "password", "path": "secret-key"}]
@@ -81,7 +81,7 @@ def test_an_existing_secret_is_used_and_none_is_made():
 def test_without_keys_the_pods_own_role_counts():
     values = {"store": {"type": "s3"}, "minio": {"endpoint": "https://s3.example"}}
     rendered = render(values)
-    assert not rendered.all("Secret")
+    assert [each["metadata"]["name"] for each in rendered.all("Secret")] == ["demo-seedvr2-ui"]
     assert "SEEDVR2_S3_ACCESS_KEY_FILE" not in str(rendered.get("Deployment", "gateway"))
 
 

@@ -138,6 +138,38 @@ def test_who_may_come_in_is_a_file_of_a_secret_and_settings():
     assert not [name for name in variables(box("gateway")) if "IDENTITY" in name]
 
 
+def test_sign_ins_are_sealed_with_a_key_of_a_secret():
+    rendered = render()
+    assert len(rendered.get("Secret", "ui")["stringData"]["session-key"]) == 64
+    assert variables(box("ui"))["SEEDVR2_UI_SESSION_KEY_FILE"] == "/run/seedvr2/session/session-key"
+    assert not render({"ui": {"signIn": {"existingSecret": "mine"}}}).all("Secret")
+
+
+def test_a_proxy_that_signs_people_in_is_believed_with_a_token_only():
+    said = variables(container(render({}, RESTRICTED).pods()["demo-seedvr2-ui"], "ui"))
+    assert (said["SEEDVR2_UI_USER_HEADER"], said["SEEDVR2_UI_TRUSTED_PROXIES"]) == ("x-forwarded-user", "10.0.0.0/8")
+    assert said["SEEDVR2_UI_TOKEN_FILE"] == "/run/seedvr2/token/token"
+    with pytest.raises(Refused, match="go together"):
+        render({"ui": {"signIn": {"userHeader": "x-forwarded-user"}}})
+
+
+def test_gateways_and_workers_send_traces_to_one_collector():
+    rendered = render({}, RESTRICTED)
+    for name in ("gateway", "inference-3b"):
+        said = variables(rendered.pods()[f"demo-seedvr2-{name}"]["spec"]["containers"][0])
+        assert said["SEEDVR2_TRACING_ENDPOINT"] == "https://collector.monitoring.svc:4317"
+        assert said["SEEDVR2_TRACING_SAMPLE_RATIO"] == "0.1"
+
+
+def test_the_http_api_is_at_a_port_of_the_service_or_off():
+    assert variables(box("gateway"))["SEEDVR2_GATEWAY_REST_ADDRESS"] == "0.0.0.0:50052"
+    ports = {port["name"]: port for port in render().get("Service", "gateway")["spec"]["ports"]}
+    assert (ports["rest"]["port"], ports["rest"]["targetPort"]) == (80, "rest")
+    off = {"gateway": {"rest": {"enabled": False}}}
+    assert variables(box("gateway", off))["SEEDVR2_GATEWAY_REST_ADDRESS"] == ""
+    assert "rest" not in {port["name"] for port in render(off).get("Service", "gateway")["spec"]["ports"]}
+
+
 def test_several_pages_keep_a_browser_at_one_of_them():
     assert "sessionAffinity" not in render().get("Service", "ui")["spec"]
     assert render({"ui": {"replicas": 2}}).get("Service", "ui")["spec"]["sessionAffinity"] == "ClientIP"
@@ -150,7 +182,7 @@ def test_without_a_page_nothing_of_it_is_there():
 
 def test_tests_ask_page_gateway_and_bucket():
     pods = {each["metadata"]["name"]: each for each in render(S3).all("Pod")}
-    assert set(pods) == {"demo-seedvr2-test-gateway", "demo-seedvr2-test-ui", "demo-seedvr2-test-bucket"}
+    assert set(pods) == {f"demo-seedvr2-test-{name}" for name in ("gateway", "rest", "ui", "bucket")}
     for each in pods.values():
         assert each["metadata"]["annotations"]["helm.sh/hook"] == "test"
         assert each["spec"]["restartPolicy"] == "Never"

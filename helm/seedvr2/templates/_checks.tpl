@@ -12,6 +12,9 @@
 {{- if ne (empty .Values.inference.tls.existingSecret) (empty .Values.inference.tls.clientSecret) -}}
 {{- fail "inference.tls.existingSecret and inference.tls.clientSecret go together: workers and gateways each show a certificate" -}}
 {{- end -}}
+{{- if ne (empty .Values.ui.signIn.userHeader) (empty .Values.ui.signIn.tokenSecret) -}}
+{{- fail "ui.signIn.userHeader and ui.signIn.tokenSecret go together: who believes a proxy acts for its people by a token of its own" -}}
+{{- end -}}
 {{- if and .Values.gatewayApi.enabled (not .Values.gatewayApi.parentRefs) -}}
 {{- fail "gatewayApi.enabled needs gatewayApi.parentRefs: the Gateway that routes are attached to" -}}
 {{- end -}}

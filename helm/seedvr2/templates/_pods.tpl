@@ -71,6 +71,13 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- /* Variables of tracing, the same for gateways and workers. Argument: root. */ -}}
+{{- define "seedvr2.tracing" -}}
+{{- range $name, $value := .Values.tracing.settings }}
+SEEDVR2_TRACING_{{ upper $name }}: {{ toJson $value }}
+{{- end }}
+{{- end -}}
+
 {{- define "seedvr2.envFrom" -}}
 {{- with .extraEnvFrom }}
 envFrom:

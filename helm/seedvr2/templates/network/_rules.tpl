@@ -35,14 +35,26 @@
   {{- end }}
 {{- end -}}
 
+{{- /* The port of a URL, as text. */ -}}
+{{- define "seedvr2.port" -}}
+{{- $url := urlParse . -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end -}}
+
 {{- /* To the S3 server, wherever it is. Argument: root. */ -}}
 {{- define "seedvr2.storeRule" -}}
 {{- if .Values.minio.server.enabled -}}
 {{- include "seedvr2.peerRule" (dict "root" . "component" "s3" "ports" (list 8333) "direction" "to") -}}
 {{- else -}}
-{{- $url := include "seedvr2.s3Endpoint" . | urlParse -}}
-{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- $port := include "seedvr2.port" (include "seedvr2.s3Endpoint" .) -}}
 {{- include "seedvr2.listedRule" (dict "peers" .Values.networkPolicy.storeTo "ports" (list $port) "direction" "to") -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* To the collector of traces, where there is one; names have to be resolved for it. Argument: root. */ -}}
+{{- define "seedvr2.tracingRule" -}}
+{{- with .Values.tracing.settings.endpoint -}}
+{{- include "seedvr2.listedRule" (dict "peers" $.Values.networkPolicy.tracingTo "ports" (list (include "seedvr2.port" .)) "direction" "to") -}}
 {{- end -}}
 {{- end -}}
 
