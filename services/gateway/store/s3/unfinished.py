@@ -87,6 +87,9 @@ class Unfinished:
         async with self._lock(key):
             writer = await self._writer(key)
             if writer.size != offset:
+                if writer.tail == writer.draft.tail:
+                    # Nothing is here that the record doesn't have.
+                    del self._writers[key]
                 raise ChunkOutOfOrder(f"The bytes that are kept don't end at offset {offset}.")
             kept = len(writer.tail)
             writer.tail += data
@@ -177,13 +180,15 @@ class Unfinished:
         writer.tail.clear()
 
     async def _send_first_part(self, key: str, writer: _Writer) -> None:
-        draft = replace(writer.draft, upload_id=await self._objects.begin(key))
+        draft, named = replace(writer.draft, upload_id=await self._objects.begin(key)), False
         try:
             tag = await self._part(key, draft, bytes(writer.tail))
+            named = True
             await self._write(key, writer, draft.with_part(tag, len(writer.tail)))
-        except ServiceError:
-            # No record names it.
-            await self._objects.abort(key, draft.upload_id)
+        except ServiceError as error:
+            # Where the record's write failed otherwise than by its condition, it may have been written all the same.
+            if not named or isinstance(error, ChunkOutOfOrder):
+                await self._objects.abort(key, draft.upload_id)
             raise
 
     async def _part(self, key: str, draft: Draft, data: bytes) -> str:

@@ -1,11 +1,12 @@
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.common.errors import ChunkOutOfOrder, NotFound, StoreUnavailable
+from services.common.errors import ChunkOutOfOrder, NotFound, StoreFull, StoreUnavailable
 from services.gateway.store.base import Store
 from services.gateway.store.s3.store import S3Store
 from services.gateway.store.s3.unfinished import LEFTOVERS
@@ -140,6 +141,30 @@ async def test_a_first_part_that_fails_leaves_nothing_begun(behind: Behind, s3: 
     assert await read(store, "u") == DATA[: 8 * MIB]
 
 
+async def test_a_record_whose_answer_was_lost_keeps_the_parts_that_it_names(behind: Behind, direct: S3Store):
+    store = behind.store(tries=1)
+    await append(store, 0, 3 * MIB)
+    await store.settle("u")
+    behind.proxy.set(Fault(cut_answer_after=0, times=1, only=r"^PUT .*/\.unfinished/"))
+    with pytest.raises(StoreUnavailable):
+        await append(store, 3 * MIB, 6 * MIB)
+    assert await direct.appended("u") == 5 * MIB
+    with contextlib.suppress(ChunkOutOfOrder):
+        await store.settle("u")
+    assert await store.appended("u") == 5 * MIB
+    await append(store, 5 * MIB, 12 * MIB)
+    await store.finish("u")
+    assert await read(direct, "u") == DATA[: 12 * MIB]
+
+
+async def test_a_wrong_offset_changes_nothing(s3_store: S3Store):
+    await append(s3_store, 0, MIB)
+    await s3_store.finish("u")
+    with pytest.raises(ChunkOutOfOrder):
+        await s3_store.append("u", 5, b"x")
+    assert await s3_store.appended("u") == MIB
+
+
 async def test_what_is_deleted_leaves_no_parts(s3_store: S3Store, s3: S3, tmp_path: Path):
     await append(s3_store, 0, 11 * MIB)
     await s3_store.settle("u")
@@ -164,3 +189,35 @@ async def test_a_stream_that_is_cut_in_the_middle_of_a_piece_keeps_its_offsets_t
         offset = await s3_store.append("u/data", offset, data[offset : offset + MIB])
     await s3_store.finish("u/data")
     assert await read(s3_store, "u/data") == data
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_fails_what_was_settled_stays_and_the_bytes_are_right(behind: Behind, direct: S3Store, seed: int):
+    chance, settled = random.Random(seed), 0
+    faults = [
+        Fault(), Fault(status=500, times=1), Fault(refuse=True, times=1), Fault(cut_answer_after=0, times=1),
+        Fault(cut_request_after=300, times=1), Fault(status=507, times=1),
+    ]  # fmt: skip
+    stores = [behind.store(tries=tries) for tries in (1, 2, 1)]
+    while settled < len(DATA):
+        store, steps = chance.choice(stores), chance.randint(1, 9)
+        with contextlib.suppress(StoreUnavailable, StoreFull, ChunkOutOfOrder):
+            offset = await store.appended("u")
+            assert offset >= settled
+            for _ in range(steps):
+                behind.proxy.set(
+                    replace(chance.choice(faults), only=chance.choice(["^PUT", "^POST", "^GET", "partNumber", "unfin"]))
+                )
+                offset = await store.append("u", offset, DATA[offset : offset + chance.randint(1, MIB)])
+            await store.settle("u")
+            settled = offset
+        with contextlib.suppress(StoreUnavailable, StoreFull, ChunkOutOfOrder):
+            await store.settle("u")
+        assert await direct.appended("u") >= settled
+    for _ in range(50):
+        behind.proxy.set(chance.choice(faults))
+        with contextlib.suppress(StoreUnavailable, StoreFull, ChunkOutOfOrder):
+            await chance.choice(stores).finish("u")
+            break
+    assert await read(direct, "u") == DATA
+    assert await direct.objects.keys(LEFTOVERS) == []
