@@ -68,6 +68,7 @@ class JobControl:
         self._metrics = metrics
         self._outside = outside
         self._tasks: dict[Ref, asyncio.Task[None]] = {}
+        self._beginning: dict[Ref, Job] = {}
         self._locks: weakref.WeakValueDictionary[Ref, asyncio.Lock] = weakref.WeakValueDictionary()
         self._closing = False
 
@@ -90,6 +91,10 @@ class JobControl:
         before = megapixels_before(self._active(), owner, megapixels, preview=request.preview)
         return replace(summary, predicted_wait_s=seconds(before, self._catalogue.speed(summary.model, request.pool)))
 
+    def check(self, request: JobRequest) -> None:
+        """What can be said of a request alone, before its source is here. Raises InvalidOption, NotSupported."""
+        check_request(request, self._outside.offered)
+
     async def create(self, ref: Ref, request: JobRequest) -> Job:
         """Begin a job, or find the one with this id and an equal request; a refused one leaves nothing.
 
@@ -110,6 +115,9 @@ class JobControl:
                 filename=filename, source_sha256=sha256, created_at=time.time(),
                 request_id=tracing.request_id(), traceparent=trace.traceparent if (trace := tracing.current()) else "",
             )  # fmt: skip
+            # Others were let in while its source was looked at. From here on it counts itself.
+            self._check_queue(ref.owner, request)
+            self._beginning[ref] = job
             try:
                 # Once it is written it must be driven, whoever asked for it and went away.
                 return await asyncio.shield(self._begin(job))
@@ -121,13 +129,16 @@ class JobControl:
             Left(job=job, frames_done=self._book.progress(job.ref).frames_done)
             for job in self._book.jobs()
             if not job.state.ended
-        ]
+        ] + [Left(job=job) for ref, job in self._beginning.items() if self._book.find(ref) is None]
+
+    def _check_queue(self, owner: str, request: JobRequest) -> None:
+        check_queue(self._active(), owner, self._settings.queue, self._catalogue.speed(request.model))
 
     async def _check(self, owner: str, request: JobRequest) -> tuple[str, str]:
         """Name and SHA-256 of the source, the latter empty where it must be fetched."""
-        check_request(request, self._outside.offered)
+        self.check(request)
         await self._outside.check(request)
-        check_queue(self._active(), owner, self._settings.queue, self._catalogue.speed(request.model))
+        self._check_queue(owner, request)
         offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
         if request.is_remote:
             await self._store.require_space()
@@ -146,8 +157,11 @@ class JobControl:
         return source.upload.filename, source.upload.sha256
 
     async def _begin(self, job: Job) -> Job:
-        await self._outside.expect(job)
-        await self._book.create(job)
+        try:
+            await self._outside.expect(job)
+            await self._book.create(job)
+        finally:
+            del self._beginning[job.ref]
         self._drive(job.ref)
         return job
 

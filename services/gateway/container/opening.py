@@ -73,3 +73,6 @@ def reading() -> Iterator[None]:
         yield
     except av.error.FFmpegError as error:
         raise InvalidVideo(f"The file can't be read to its end: {error.strerror}.") from error
+    except IndexError as error:
+        # PyAV looks for the packet's stream among those that there were when the file was opened.
+        raise InvalidVideo("The file can't be read to its end: a stream begins in its middle; it is damaged.") from error

@@ -62,7 +62,7 @@ class Archive:
             with self._zip.open(entry) as file:
                 # Whatever its header says: one that unpacks to more is cut off here.
                 data = file.read(_MAX_PICTURE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
             raise InvalidVideo(f"{entry.filename!r} in the zip can't be unpacked ({error}); send the zip again.") from error
         if len(data) > _MAX_PICTURE_BYTES:
             raise InvalidVideo(f"{entry.filename!r} in the zip has more than {_MAX_PICTURE_BYTES >> 20} MiB; make it smaller.")
@@ -96,7 +96,7 @@ def _is_picture(entry: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(entry.filename)
     # Some systems put files of their own beside each one.
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not entry.is_dir() and not hidden and path.suffix.lower() in _DEMUXERS
+    return not entry.filename.endswith("/") and not hidden and path.suffix.lower() in _DEMUXERS
 
 
 def _by_number(name: str) -> list[tuple[int, int, str]]:

@@ -13,7 +13,6 @@ from services.common.errors import AlreadyExists, InvalidInput, InvalidOption, N
 from services.common.http.files import gathered
 from services.gateway.jobs import Job, JobRequest
 from services.gateway.keys import Ref
-from services.gateway.options import check_request
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import content_type, json_object, whole_body, whole_header
 from services.gateway.rest.decoder import FILES, decode_request
@@ -70,7 +69,7 @@ class Creation:
         if part.name not in FILES:
             raise InvalidOption(f"The file's field is {part.name!r}; call it {' or '.join(FILES)}.", field=part.name)
         # What is known to be wrong is said before gigabytes have come.
-        check_request(decode_request(form.fields, upload_id=upload.id))
+        self._backend.control.check(decode_request(form.fields, upload_id=upload.id))
         sha256 = await (self._kept(form, part, upload) if self._backend.book.find(ref) is None else _hashed(form))
         if await form.next_file() is not None:
             raise InvalidInput("The form has two files; send one, a zip for several pictures.", field="file")

@@ -187,6 +187,20 @@ async def test_more_jobs_than_allowed_are_refused_until_some_have_ended(tmp_path
         await gateway.until("b", State.SUCCEEDED)
 
 
+async def test_jobs_that_come_at_the_same_time_are_counted_too(tmp_path: Path):
+    async with started(tmp_path / "store", max_active_jobs=3) as gateway:
+        await upload(gateway, tmp_path)
+        gateway.workers.go.clear()
+        names = [f"j{number}" for number in range(8)]
+        creating = [gateway.control.create(ref(name), REQUEST) for name in names]
+        answers = await asyncio.gather(*creating, return_exceptions=True)
+        assert [isinstance(answer, QueueFull) for answer in answers].count(True) == 5
+        assert len(gateway.book.jobs()) == 3
+        gateway.workers.go.set()
+        for job in gateway.book.jobs():
+            await gateway.until(job.job_id, State.SUCCEEDED)
+
+
 async def test_more_jobs_of_one_owner_than_allowed_are_refused_and_others_are_taken(tmp_path: Path):
     async with started(tmp_path / "store", max_owner_jobs=1) as gateway:
         await upload(gateway, tmp_path)

@@ -62,6 +62,13 @@ def test_a_damaged_zip_is_refused(tmp_path: Path):
         archive.read(0)
 
 
+def test_an_entry_without_a_name_is_no_picture(tmp_path: Path):
+    path = Path(pack(tmp_path / "a.zip", {"a.png": b"x", "b.png": b"y"}))
+    path.write_bytes(path.read_bytes().replace(b"a.png", b"\0.png"))
+    with Archive(str(path)) as archive:
+        assert names(archive) == ["b.png"]
+
+
 def test_a_picture_that_unpacks_to_too_much_is_refused(tmp_path: Path):
     path = pack(tmp_path / "bomb.zip", {"1.png": bytes((256 << 20) + 1)}, zipfile.ZIP_DEFLATED)
     with Archive(path) as archive, pytest.raises(InvalidVideo, match="more than 256 MiB"):
