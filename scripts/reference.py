@@ -20,6 +20,8 @@ from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
 from services.common.otlp import PREFIX as TRACING_PREFIX
 from services.common.otlp import TracingSettings
 from services.common.rpc.status import code_of
+from services.gateway.buckets.settings import PREFIX as BUCKETS_PREFIX
+from services.gateway.buckets.settings import BucketSettings
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.rest.openapi import document
@@ -38,6 +40,7 @@ SETTINGS = {
     "Gateway": ("SEEDVR2_GATEWAY", GatewaySettings),
     "Identity (the gateway)": (IDENTITY_PREFIX, IdentitySettings),
     "Object store (the gateway, and `python -m services.gateway.store.bucket`)": (S3_PREFIX, S3Settings),
+    "Users' buckets (the gateway)": (BUCKETS_PREFIX, BucketSettings),
     "Sources on the web, and webhooks (the gateway)": (WEB_PREFIX, WebSettings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
     "Traces (gateway, inference and UI)": (TRACING_PREFIX, TracingSettings),

@@ -22,6 +22,8 @@ from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.rpc.tls import channel_tls, server_tls
 from services.common.settings import read_settings
+from services.gateway.buckets.settings import PREFIX as BUCKETS_PREFIX
+from services.gateway.buckets.settings import BucketSettings
 from services.gateway.container.adapter import Container
 from services.gateway.fleet.workers import Fleet
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
@@ -65,7 +67,14 @@ async def open_store(settings: GatewaySettings, s3: S3Settings, directory: Path,
         yield store
 
 
-async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySettings, web: WebSettings, directory: Path) -> None:
+async def serve(
+    settings: GatewaySettings,
+    s3: S3Settings,
+    identity: IdentitySettings,
+    web: WebSettings,
+    buckets: BucketSettings,
+    directory: Path,
+) -> None:
     """Run until SIGTERM or SIGINT. Raises SettingsError, StoreUnavailable."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
@@ -81,7 +90,7 @@ async def serve(settings: GatewaySettings, s3: S3Settings, identity: IdentitySet
         store = await stack.enter_async_context(open_store(settings, s3, directory, metrics))
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
-            metrics=metrics, web=web,
+            metrics=metrics, web=web, buckets=buckets,
         )  # fmt: skip
         shown = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         server = Server(
@@ -118,10 +127,11 @@ def main() -> None:
         s3 = read_settings(S3Settings, PREFIX, os.environ)
         identity = read_settings(IdentitySettings, IDENTITY_PREFIX, os.environ)
         web = read_settings(WebSettings, WEB_PREFIX, os.environ)
+        buckets = read_settings(BucketSettings, BUCKETS_PREFIX, os.environ)
         setup_logging("gateway", settings.log_level)
         recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "gateway", version())
         with tracing.start_recording(recorder):
-            asyncio.run(serve(settings, s3, identity, web, Path(settings.store_directory).absolute()))
+            asyncio.run(serve(settings, s3, identity, web, buckets, Path(settings.store_directory).absolute()))
     except (SettingsError, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -137,7 +137,7 @@ class JobControl:
     async def _check(self, owner: str, request: JobRequest) -> tuple[str, str]:
         """Name and SHA-256 of the source, the latter empty where it must be fetched."""
         self.check(request)
-        await self._outside.check(request)
+        await self._outside.check(request, current_caller().subject)
         self._check_queue(owner, request)
         offer = await self._catalogue.offer_soon(request, self._settings.first_answer_s)
         if request.is_remote:

@@ -2,6 +2,8 @@
 
 from services.common.metrics import GatewayMetrics
 from services.gateway.book import JobBook
+from services.gateway.buckets.buckets import Buckets
+from services.gateway.buckets.settings import BucketSettings
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.outside import Outside, OutsideRules
@@ -14,7 +16,15 @@ from services.gateway.webhooks.deliverer import Webhooks
 
 
 def make_outside(
-    web: WebSettings, *, store: Store, book: JobBook, uploads: Uploads, metrics: GatewayMetrics, poll_s: float, max_bytes: int
+    web: WebSettings,
+    bucket_settings: BucketSettings,
+    *,
+    store: Store,
+    book: JobBook,
+    uploads: Uploads,
+    metrics: GatewayMetrics,
+    poll_s: float,
+    max_bytes: int,
 ) -> tuple[Webhooks | None, Outside]:
     """Raises SettingsError where a file of the settings can't be used."""
 
@@ -25,5 +35,9 @@ def make_outside(
     webhooks = make_webhooks(web, store=store, look=latest, note=book.update, client=client, poll_s=poll_s, metrics=metrics)
     limits = FetchLimits(retry_s=web.source_retry_s, max_s=web.source_max_s, max_bytes=max_bytes)
     fetcher = Fetcher(uploads=uploads, store=store, limits=limits, metrics=metrics)
-    rules = OutsideRules(sources=web.sources, source_hosts=web.source_hosts, webhook_hosts=web.webhook_hosts)
-    return webhooks, Outside(rules=rules, web=client, fetcher=fetcher, webhooks=webhooks)
+    rules = OutsideRules(
+        sources=web.sources, source_hosts=web.source_hosts, webhook_hosts=web.webhook_hosts,
+        bucket_sources=bucket_settings.sources, bucket_results=bucket_settings.results,
+    )  # fmt: skip
+    buckets = Buckets(bucket_settings) if bucket_settings.endpoint else None
+    return webhooks, Outside(rules=rules, web=client, fetcher=fetcher, webhooks=webhooks, buckets=buckets)

@@ -201,7 +201,15 @@ class Restorer:
             await self._store.adopt(keys.job(run.ref, name), output)
         self._metrics.join_duration.observe(time.monotonic() - started)
         await self._store.put(keys.job(run.ref, "report.json"), report_to_json(joined.checks))
+        await self._deliver(run, job, keys.job(run.ref, name))
         await self._update(run, lambda now: _succeeded(now, job, plan, joined, run.source, done.stage_seconds))
+
+    async def _deliver(self, run: _Run, job: Job, key: str) -> None:
+        """Write the result to its owner's bucket too, where that was asked for; a job whose result can't go there fails."""
+        if job.request.result_uri:
+            async with contextlib.aclosing(self._store.read(key)) as pieces:
+                where = await self._outside.deliver(job, pieces)
+            await self._update(run, lambda job: jobs.noted(job, f"The result is also at {where}."))
 
     @contextlib.asynccontextmanager
     async def _segment_file(self, run: _Run, plan: Plan, number: int) -> AsyncIterator[Path]:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from services.common.metrics import GatewayMetrics
 from services.gateway.admission import QueueLimits
 from services.gateway.book import JobBook
+from services.gateway.buckets.settings import BucketSettings
 from services.gateway.catalogue import Catalogue
 from services.gateway.container.adapter import ContainerLimits
 from services.gateway.control import ControlSettings, JobControl
@@ -37,13 +38,15 @@ class GatewayService:
     def __init__(
         self, *, settings: GatewaySettings, store: Store, workers: Workers, container: ContainerFiles, leases: Leases,
         metrics: GatewayMetrics, web: WebSettings | None = None,
+        buckets: BucketSettings | None = None,
     ) -> None:  # fmt: skip
         limits = plan_limits(settings)
         self._book = book = JobBook(store)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
         self._webhooks, outside = make_outside(
-            web or WebSettings(), store=store, book=book, uploads=uploads, metrics=metrics, poll_s=settings.adopt_s,
+            web or WebSettings(), buckets or BucketSettings(), store=store, book=book,
+            uploads=uploads, metrics=metrics, poll_s=settings.adopt_s,
             max_bytes=settings.max_upload_bytes,
         )  # fmt: skip
         catalogue = Catalogue(workers, settings.default_model)

@@ -18,6 +18,7 @@ from tests.certificates import Authority
 from tests.clips import make
 from tests.integration.gateway_calls import downloaded, finished, objects, read_all, refused, request, sha256, until
 from tests.integration.processes import Process, echo_worker, gateway, running
+from tests.s3 import S3, client_of, prefix_of
 from tests.unit.gateway.sources.test_fetch import FileServer
 from tests.unit.gateway.web.servers import Seen, WebServer, says, server_tls, web_server
 
@@ -186,3 +187,40 @@ async def test_a_webhook_arrives_although_its_receiver_failed_and_the_gateway_wa
         while any(path.is_file() for path in (tmp_path / "gateway/store/webhooks").rglob("*")):
             await asyncio.sleep(0.05)
         assert SECRET.decode() not in process.log
+
+
+@pytest.fixture
+def bucket_settings(monkeypatch: pytest.MonkeyPatch, s3: S3, tmp_path: Path) -> str:
+    """What gateways of this test may do in a bucket; returns a prefix that is allowed."""
+    (tmp_path / "access").write_text(s3.access_key)
+    (tmp_path / "bucket-secret").write_text(s3.secret_key)
+    prefix = prefix_of(tmp_path)
+    values = {
+        "ENDPOINT": s3.endpoint, "REGION": s3.region, "ACCESS_KEY_FILE": str(tmp_path / "access"),
+        "SECRET_KEY_FILE": str(tmp_path / "bucket-secret"), "SOURCES": f"{s3.bucket}/{prefix}in/{{subject}}/",
+        "RESULTS": f"{s3.bucket}/{prefix}out/",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(f"SEEDVR2_BUCKETS_{name}", value)
+    return prefix
+
+
+async def test_a_job_goes_from_a_bucket_to_a_bucket(bucket_settings: str, s3: S3, clip: Path, tmp_path: Path):
+    bucket = client_of(s3)
+    bucket.fput_object(s3.bucket, f"{bucket_settings}in/local/talk.mp4", str(clip))
+    async with service(tmp_path) as (_, client):
+        message = request("x", result_uri=f"s3://{s3.bucket}/{bucket_settings}out/better.mp4")
+        message.source.object_uri = f"s3://{s3.bucket}/{bucket_settings}in/local/talk.mp4"
+        job = await finished(client, (await client.create_job(message, "there")).job_id)
+        assert f"The result is also at {message.result_uri}." in job.notes
+        result = (await downloaded(client, "there", tmp_path / "r.mp4")).read_bytes()
+        assert bucket.get_object(s3.bucket, f"{bucket_settings}out/better.mp4").data == result
+        for field, uri in (("source.object_uri", "in/other/talk.mp4"), ("result_uri", "in/local/better.mp4")):
+            wrong = pb.JobRequest()
+            wrong.CopyFrom(message)
+            if field == "result_uri":
+                wrong.result_uri = f"s3://{s3.bucket}/{bucket_settings}{uri}"
+            else:
+                wrong.source.object_uri = f"s3://{s3.bucket}/{bucket_settings}{uri}"
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidOption", "must lie under", f"request.{field}"):
+                await client.create_job(wrong)

@@ -47,8 +47,7 @@ class Url:
     @property
     def filename(self) -> str:
         """The last part of the path; may be empty."""
-        name = _UNPRINTABLE.sub("_", unquote(PurePosixPath(self.target.partition("?")[0]).name))
-        return name[-_MAX_NAME_CHARACTERS:]
+        return shown_name(unquote(PurePosixPath(self.target.partition("?")[0]).name).replace("/", "_"))
 
 
 def parse_url(text: str, *, field: str, http: bool) -> Url:
@@ -76,6 +75,11 @@ def parse_url(text: str, *, field: str, http: bool) -> Url:
         raise InvalidOption("The URL has no host that can be used; give one like https://example.com/film.mp4.", field=field)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Url(scheme=scheme, host=host, port=port or _PORTS[scheme], target=target)
+
+
+def shown_name(path: str) -> str:
+    """The last part of a path as a file name that does no harm."""
+    return _UNPRINTABLE.sub("_", path.rpartition("/")[2])[-_MAX_NAME_CHARACTERS:]
 
 
 def redirected(url: Url, location: str, *, field: str, http: bool) -> Url:
