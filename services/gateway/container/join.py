@@ -228,7 +228,9 @@ def _inside(packet: Packet[Any], job: _Joining) -> bool:
     if packet.pts is None or packet.is_corrupt:
         return False
     begins = packet.pts * packet.time_base
-    if job.fields["cut"] and begins < job.start:
+    # A line of text that is on the screen when the range begins is part of it; half a packet of sound is not.
+    ends = begins + (packet.duration or 0) * packet.time_base if _is_text(packet, job) else begins
+    if job.fields["cut"] and begins < job.start and ends <= job.start:
         return False
     # An mkv has no negative times: keeping what a player skips anyway would move all the rest.
     if job.fields["container"] == "mkv" and packet.is_discard and begins < job.start:
@@ -236,7 +238,25 @@ def _inside(packet: Packet[Any], job: _Joining) -> bool:
     return job.end is None or begins < job.end
 
 
+def _is_text(packet: Packet[Any], job: _Joining) -> bool:
+    return job.source.streams[packet.stream_index].type == "subtitle"
+
+
+def _clip_text(packet: Packet[Any], job: _Joining) -> None:
+    """Show a line of text from the range's first frame to its last one, at most."""
+    begins = packet.pts or 0
+    ends = begins + (packet.duration or 0)
+    if job.fields["cut"]:
+        begins = max(begins, math.ceil(job.start / packet.time_base))
+    if job.end is not None:
+        ends = min(ends, math.floor(job.end / packet.time_base))
+    packet.pts = packet.dts = begins
+    packet.duration = max(0, ends - begins)
+
+
 def _moved(packet: Packet[Any], job: _Joining) -> Packet[Any]:
+    if packet.duration and _is_text(packet, job):
+        _clip_text(packet, job)
     ticks, index = round(job.start / packet.time_base), packet.stream_index
     packet.stream = job.copies[index]
     stamp = packet.dts if packet.dts is not None else packet.pts
