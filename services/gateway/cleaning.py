@@ -1,12 +1,17 @@
-"""What goes when a job, or its plan, goes: everything that no other job needs."""
+"""What goes when a job, or its plan, goes: everything that no other job of the owner needs."""
+
+import time
 
 from services.common.errors import NotFound
 from services.common.plan import Plan, plan_from_json
-from services.gateway import keys
+from services.gateway import jobs, keys, records
 from services.gateway.book import JobBook
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.store.base import Store
+
+# A job is marked before it is written; whoever takes longer than this was killed in between.
+_CREATION_S = 600.0
 
 
 async def remove_plan(store: Store, book: JobBook, job: Job) -> None:
@@ -21,22 +26,37 @@ async def remove_plan(store: Store, book: JobBook, job: Job) -> None:
     await store.delete(keys.job(job.ref, "plan.json"))
 
 
-async def remove_job(store: Store, book: JobBook, job: Job) -> None:
-    """Remove everything of a job; where this is interrupted, :func:`finish_removal` goes on."""
-    await store.put(keys.job(job.ref, "deleted.json"), b"{}")
-    book.forget(job.ref)
-    await remove_plan(store, book, job)
-    await remove_fetched(store, job)
-    await _remove_objects(store, job.ref)
+async def remove_job(store: Store, book: JobBook, ref: Ref) -> None:
+    """Remove everything of a job that has ended, under its lease; where this is interrupted, :func:`finish_removal` goes on.
+
+    Raises:
+        WrongState: it was retried meanwhile.
+    """
+    await book.update(ref, jobs.deleting)
+    await records.mark(store, ref)
+    book.forget(ref)
+    await finish_removal(store, book, ref)
 
 
-async def finish_removal(store: Store, book: JobBook, ref: Ref) -> None:
-    """Go on with a removal that was interrupted."""
-    job = await book.read(ref)
-    if job is not None:
-        await remove_plan(store, book, job)
-        await remove_fetched(store, job)
-    await _remove_objects(store, ref)
+async def finish_removal(store: Store, book: JobBook, ref: Ref) -> bool:
+    """Remove what is left of a job that was being removed; False where it is none, or may be one that is just being created.
+
+    Raises:
+        ValueError: it is a job that this release can't read.
+    """
+    stored = await records.read_job(store, ref)
+    if stored is not None and stored.job.deleting:
+        await remove_plan(store, book, stored.job)
+        await remove_fetched(store, stored.job)
+        await records.bury(store, ref)
+    elif await records.is_buried(store, ref):
+        await records.bury(store, ref)
+    elif stored is None and not await _is_young(store, keys.active(ref)):
+        await records.remove_remains(store, ref)
+    else:
+        return False
+    await records.unmark(store, ref)
+    return True
 
 
 async def stored_plan(store: Store, ref: Ref) -> Plan | None:
@@ -49,11 +69,10 @@ async def stored_plan(store: Store, ref: Ref) -> Plan | None:
 
 async def _needed_by_others(store: Store, book: JobBook, job: Job) -> set[str]:
     found: set[str] = set()
-    for other in book.jobs(job.owner):
-        # Segments of another source have other names.
-        if other.ref != job.ref and other.source_sha256 == job.source_sha256:
-            plan = await stored_plan(store, other.ref)
-            found.update(plan.span_key(span) for span in plan.spans) if plan else None
+    # Segments of another source have other names.
+    for other in await book.sharing(job):
+        plan = await stored_plan(store, other)
+        found.update(plan.span_key(span) for span in plan.spans) if plan else None
     return found
 
 
@@ -64,9 +83,8 @@ async def remove_fetched(store: Store, job: Job) -> None:
             await store.delete(keys.upload(job.upload, name))
 
 
-async def _remove_objects(store: Store, ref: Ref) -> None:
-    names = await store.keys(keys.job(ref, ""))
-    last = keys.job(ref, "deleted.json")
-    for name in [n for n in names if n != last]:
-        await store.delete(name)
-    await store.delete(last)
+async def _is_young(store: Store, key: str) -> bool:
+    try:
+        return time.time() - await store.modified(key) < _CREATION_S
+    except NotFound:
+        return True

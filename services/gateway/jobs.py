@@ -298,6 +298,9 @@ class Job:
     span_losses: tuple[tuple[int, str], ...] = ()
     """Spans that a worker was lost on since they went on last, each with the worker."""
 
+    deleting: bool = False
+    """Its objects are being removed; nothing else can happen to it any more."""
+
     @property
     def ref(self) -> Ref:
         """Names it."""
@@ -312,6 +315,10 @@ class Job:
     def order(self) -> tuple[float, str]:
         """Sorts jobs by age."""
         return self.created_at, self.job_id
+
+
+class OtherJob(ValueError):
+    """A state that belongs to another job of the same id."""
 
 
 Change = Callable[[Job], Job]
@@ -374,11 +381,29 @@ def retried(job: Job, now: float) -> Job:
     # Its spans may need another plan than the one that couldn't be restored.
     replan = job.failure is not None and job.failure.reason == "FingerprintChanged"
     again = replace(advance(job, State.PENDING, now), asked_at=now, started_at=None, failure=None, notes=(), replanned=False)
-    again = replace(again, span_losses=())
+    # Whoever still lets go of the run that was stopped must not take this one for it.
+    again = claimed(replace(again, span_losses=()), 0)
     if job.request.is_remote and job.plan is None:
         # What was fetched was of no use; it is fetched again, and may be something else by then.
         again = replace(again, source_sha256="")
     return replace(again, plan=None) if replan else again
+
+
+def deleting(job: Job) -> Job:
+    """The job, ended and about to be removed.
+
+    Raises:
+        WrongState: it has not ended.
+    """
+    if not job.state.ended:
+        raise WrongState(f"The job is {job.state}; cancel it, or wait until it has ended, then delete it.")
+    return replace(job, deleting=True)
+
+
+def claimed(job: Job, token: int) -> Job:
+    """The job under another lease: earlier holders can't write any more."""
+    # Where leases were lost with their directory, their tokens begin anew.
+    return replace(job, fence=max(token, job.fence + 1))
 
 
 def noted(job: Job, note: str) -> Job:
@@ -410,9 +435,8 @@ def _advice(state: State) -> str:
     return "cancel it, or wait until it has ended."
 
 
-_FIXED = (
-    "owner", "subject", "request_id", "traceparent", "job_id", "request", "model", "filename", "source_sha256", "created_at"
-)  # fmt: skip
+# When it was created is in both: it tells the states of two jobs apart that had the same id one after the other.
+_FIXED = ("owner", "subject", "request_id", "traceparent", "job_id", "request", "model", "filename")
 
 
 def request_to_json(job: Job) -> bytes:
@@ -436,17 +460,7 @@ def request_to_json(job: Job) -> bytes:
 def state_to_json(job: Job) -> bytes:
     """What changes of a job."""
     record = asdict(job)
-    for name in (
-        "owner",
-        "subject",
-        "request_id",
-        "traceparent",
-        "job_id",
-        "request",
-        "model",
-        "filename",
-        "created_at",
-    ):
+    for name in _FIXED:
         del record[name]
     return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
 
@@ -455,9 +469,11 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
     """Read both back; ``state`` is None where the job was created and nothing more.
 
     Raises:
-        ValueError: another schema version, or not a job.
+        ValueError: another schema version, not a job, or not the state of this one.
     """
-    fixed, changing = _record(request), _record(state) if state else {}
+    fixed, changing = _record(request), _known(_record(state)) if state else {}
+    if changing.pop("created_at", fixed["created_at"]) != fixed["created_at"]:
+        raise OtherJob("a state that belongs to another job of the same id")
     asked: dict[str, Any] = fixed.pop("request")
     for name in ("box", "frames", "time_ns"):
         asked[name] = tuple(asked[name]) if asked[name] is not None else None
@@ -473,6 +489,11 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
         span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
         **{**fixed, **changing},
     )
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    # A later release, running beside this one, may write more.
+    return {name: value for name, value in record.items() if name in Job.__slots__}
 
 
 def _record(data: bytes) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Names of objects in the store. Pure."""
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -8,10 +7,11 @@ OWNERS = "owners/"
 LOCAL = "local"
 """Owner of everything where nobody has to say who they are."""
 
+ACTIVE = "active/"
+"""Where the jobs are marked that have not ended, or whose deletion has not: what gateways must look after."""
+
 WEBHOOKS = "webhooks/"
 """Where the jobs are marked whose webhook has not been delivered."""
-
-_JOB = re.compile(rf"{OWNERS}([^/]+)/jobs/([^/]+)/(.+)")
 
 
 class Ref(NamedTuple):
@@ -45,7 +45,7 @@ def upload(ref: Ref, name: str) -> str:
 
 
 def job(ref: Ref, name: str) -> str:
-    """Object of a job: request.json, state.json, index.json, cuts.json, plan.json, report.json, deleted.json, result.<ext>."""
+    """Object of a job: request.json, state.json, progress.json, index.json, cuts.json, plan.json, report.json, result.<ext>."""
     return f"{jobs(ref.owner)}{ref.id}/{name}"
 
 
@@ -54,10 +54,15 @@ def segment(owner: str, span_key: str, name: str) -> str:
     return f"{segments(owner)}{span_key}/{name}"
 
 
-def jobs_with(keys: Iterable[str], name: str) -> list[Ref]:
-    """The jobs that have an object of this name among ``keys``."""
-    found = (_JOB.fullmatch(key) for key in keys)
-    return [Ref(match[1], match[2]) for match in found if match and match[3] == name]
+def active(ref: Ref) -> str:
+    """The mark of a job that gateways must look after."""
+    return f"{ACTIVE}{ref.owner}/{ref.id}"
+
+
+def marked(keys: Iterable[str]) -> list[Ref]:
+    """The jobs whose marks are among ``keys``."""
+    found = (key.removeprefix(ACTIVE).split("/") for key in keys)
+    return [Ref(*parts) for parts in found if len(parts) == len(Ref._fields)]
 
 
 def webhook(ref: Ref) -> str:

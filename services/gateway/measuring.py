@@ -31,7 +31,7 @@ class Measuring:
 
     def once(self) -> None:
         """Show how everything is."""
-        jobs, views = self._book.jobs(), self._workers.views()
+        jobs, views = self._book.active(), self._workers.views()
         states = Counter(job.state for job in jobs)
         for state in State:
             if not state.ended:

@@ -19,9 +19,14 @@ _NOT_EVERYWHERE = {
 }
 
 
+def is_id(text: str) -> bool:
+    """Whether ``text`` can be an id."""
+    return _ID.fullmatch(text) is not None
+
+
 def check_id(text: str, field: str) -> None:
     """Raises InvalidOption where ``text`` can't be an id."""
-    if not _ID.fullmatch(text):
+    if not is_id(text):
         raise InvalidOption(
             f"The id {text!r} can't be used: 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.", field=field
         )

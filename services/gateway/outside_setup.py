@@ -4,8 +4,6 @@ from services.common.metrics import GatewayMetrics
 from services.gateway.book import JobBook
 from services.gateway.buckets.buckets import Buckets
 from services.gateway.buckets.settings import BucketSettings
-from services.gateway.jobs import Job
-from services.gateway.keys import Ref
 from services.gateway.outside import Outside, OutsideRules
 from services.gateway.sources.fetch import Fetcher, FetchLimits
 from services.gateway.store.base import Store
@@ -28,11 +26,8 @@ def make_outside(
 ) -> tuple[Webhooks | None, Outside]:
     """Raises SettingsError where a file of the settings can't be used."""
 
-    async def latest(ref: Ref) -> Job | None:
-        return await book.read(ref) if book.find(ref) is None else await book.refresh(ref)
-
     client = make_web_client(web)
-    webhooks = make_webhooks(web, store=store, look=latest, note=book.update, client=client, poll_s=poll_s, metrics=metrics)
+    webhooks = make_webhooks(web, store=store, look=book.seek, note=book.update, client=client, poll_s=poll_s, metrics=metrics)
     limits = FetchLimits(retry_s=web.source_retry_s, max_s=web.source_max_s, max_bytes=max_bytes)
     fetcher = Fetcher(uploads=uploads, store=store, limits=limits, metrics=metrics)
     rules = OutsideRules(

@@ -1,12 +1,14 @@
 """How far a job is. Pure; the clock is an argument."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from services.gateway.jobs import Job, State
 
 WAITING, FETCH, PROBE, PLAN, CUTS, JOIN = "waiting", "fetch", "probe", "plan", "cuts", "join"
 _LAST_STAGE = "encode"
+_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +132,16 @@ class ProgressMeter:
             segments_total=self.segments_total,
             stage_seconds=dict(self.stage_seconds),
         )
+
+
+def progress_to_json(progress: Progress, fence: int) -> bytes:
+    """The stored form; ``fence`` is the job's when it was made."""
+    return json.dumps({"schema_version": _SCHEMA_VERSION, "fence": fence, **asdict(progress)}).encode()
+
+
+def progress_from_json(data: bytes, fence: int) -> Progress:
+    """Read :func:`progress_to_json` back; that of another run, or of another release, tells nothing."""
+    record = json.loads(data)
+    if (record.pop("schema_version", None), record.pop("fence", None)) != (_SCHEMA_VERSION, fence):
+        return Progress()
+    return Progress(**{name: value for name, value in record.items() if name in Progress.__slots__})

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from services.common import tracing
 from services.common.errors import (
+    AlreadyExists,
     FingerprintChanged,
     InternalError,
     NotFound,
@@ -44,6 +45,7 @@ from services.gateway.tasks import together
 
 _log = logging.getLogger(__name__)
 _REPLANNED = "The workers that began this job are gone; it was planned anew for others, from its beginning."
+_LATE = "Another gateway had begun to plan this job; its plan was replaced."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 
 
@@ -145,9 +147,19 @@ class Restorer:
         plan, summary = make_plan(
             job.request, run.source.info, run.index, run.source.upload.sha256, offer, self._limits, cuts.frames
         )
-        await self._store.put(key, plan_to_json(plan), if_absent=True)
+        await self._write_plan(run, plan)
         await self._update(run, lambda job: jobs.planned(job, summary, time.time()))
         return plan
+
+    async def _write_plan(self, run: _Run, plan: Plan) -> None:
+        key = keys.job(run.ref, "plan.json")
+        try:
+            await self._store.put(key, plan_to_json(plan), if_absent=True)
+        except AlreadyExists:
+            # Whoever drove the job before was a moment late; if that is this run, it ends here.
+            await self._book.look(run.ref, latest=True)
+            await self._update(run, lambda job: jobs.noted(job, _LATE))
+            await self._store.put(key, plan_to_json(plan))
 
     async def _find_cuts(self, run: _Run, job: Job) -> Cuts:
         first, end = frame_range(job.request, run.source.info, run.index)

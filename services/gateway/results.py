@@ -82,7 +82,7 @@ class Results:
 
     async def result(self, ref: Ref, offset: int, length: int) -> Download:
         """The joined file. Raises RangeOutOfBounds."""
-        job = self._book.get(ref)
+        job = await self._book.look(ref)
         if job.result is None:
             raise WrongState(f"The job is {job.state} and has no result; {_instead(job.state)}")
         result = job.result
@@ -159,7 +159,7 @@ class Results:
 
     async def report(self, ref: Ref) -> tuple[QualityCheck, ...]:
         """What was checked when the result was joined."""
-        job = self._book.get(ref)
+        job = await self._book.look(ref)
         if job.result is None:
             raise WrongState(f"The job is {job.state} and has no report; {_instead(job.state)}")
         return report_from_json((await self._store.get(keys.job(ref, "report.json")))[0])
@@ -176,7 +176,7 @@ class Results:
             raise WrongState(f"Frame {wanted - planned.plan.first} is not restored yet; watch the job's progress.") from error
 
     async def _planned(self, ref: Ref) -> _Planned:
-        job = self._book.get(ref)
+        job = await self._book.look(ref)
         plan = await stored_plan(self._store, ref) if job.plan is not None else None
         if plan is None:
             raise WrongState(f"The job is {job.state} and has no plan yet; {_instead(job.state)}")
@@ -184,7 +184,7 @@ class Results:
         return _Planned(job=job, plan=plan, segment_keys=tuple(found))
 
     async def _source(self, ref: Ref) -> Source:
-        return await self._sources.look(self._book.get(ref).upload)
+        return await self._sources.look((await self._book.look(ref)).upload)
 
     async def _index(self, ref: Ref) -> SourceIndex:
         return await self._sources.job_index(ref, await self._source(ref), lambda _: None)

@@ -15,6 +15,7 @@ from services.gateway.container.adapter import ContainerLimits
 from services.gateway.control import ControlSettings, JobControl
 from services.gateway.cuts import CutFinder
 from services.gateway.dispatch import Dispatcher, Patience
+from services.gateway.driving import Driver, DriverSettings
 from services.gateway.measuring import Measuring
 from services.gateway.outside_setup import make_outside
 from services.gateway.planning import PlanLimits
@@ -41,7 +42,7 @@ class GatewayService:
         buckets: BucketSettings | None = None,
     ) -> None:  # fmt: skip
         limits = plan_limits(settings)
-        self._book = book = JobBook(store)
+        self._book = book = JobBook(store, fresh_s=settings.fresh_s)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
         self._webhooks, outside = make_outside(
@@ -61,9 +62,13 @@ class GatewayService:
             cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), metrics=metrics,
             outside=outside,
         )  # fmt: skip
+        self._driver = driver = Driver(
+            book=book, store=store, restorer=restorer, leases=leases, metrics=metrics,
+            settings=DriverSettings(adopt_s=settings.adopt_s, share_s=settings.share_s),
+        )  # fmt: skip
         self._control = JobControl(
-            book=book, sources=sources, store=store, catalogue=catalogue, restorer=restorer, leases=leases, limits=limits,
-            settings=_control_settings(settings), metrics=metrics, outside=outside,
+            book=book, sources=sources, store=store, catalogue=catalogue, driver=driver, limits=limits,
+            settings=_control_settings(settings), outside=outside,
         )  # fmt: skip
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
@@ -81,8 +86,8 @@ class GatewayService:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def load(self) -> None:
-        """Read which jobs there are. Raises StoreUnavailable."""
-        await self._book.load()
+        """Read which jobs there are to look after. Raises StoreUnavailable."""
+        await self._book.scan()
 
     def rest_app(self, access: Access) -> ASGIApp:
         """Answers the same over HTTP."""
@@ -90,8 +95,9 @@ class GatewayService:
 
     async def start(self) -> None:
         """Take up the jobs that have not ended. Raises StoreUnavailable."""
-        await self._control.adopt()
-        self._tasks = [asyncio.create_task(self._control.adopt_always()), asyncio.create_task(self._measuring.always())]
+        await self._driver.adopt()
+        always = (self._driver.adopt_always(), self._driver.share_always(), self._measuring.always())
+        self._tasks = [asyncio.create_task(each) for each in always]
         if self._webhooks is not None:
             self._tasks.append(asyncio.create_task(self._webhooks.sweep_always()))
         self._ready = True
@@ -104,7 +110,7 @@ class GatewayService:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks)
         self._book.close()
-        await self._control.close()
+        await self._driver.close()
         if self._webhooks is not None:
             await self._webhooks.close()
 
@@ -129,7 +135,7 @@ def container_limits(settings: GatewaySettings) -> ContainerLimits:
 def _control_settings(settings: GatewaySettings) -> ControlSettings:
     return ControlSettings(
         queue=QueueLimits(jobs=settings.max_active_jobs, owner_jobs=settings.max_owner_jobs), index_s=settings.index_s,
-        adopt_s=settings.adopt_s, first_answer_s=settings.first_answer_s,
+        first_answer_s=settings.first_answer_s,
     )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.status import code_of
 from services.gateway import codec
-from services.gateway.book import JobBook, listed_by
+from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
 from services.gateway.identity.caller import Role, current_caller, require_admin
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
+from services.gateway.memory import listed_by
 from services.gateway.ports import Workers
 from services.gateway.progress import Progress
 from services.gateway.results import Download, Results
@@ -120,7 +121,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     @_unary
     async def GetJob(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
-        return pb.GetJobResponse(job=self._job(self._book.get(_mine(request.job_id))))
+        return pb.GetJobResponse(job=self._job(await self._book.look(_mine(request.job_id))))
 
     @_unary
     async def ListJobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
@@ -129,11 +130,10 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         if request.all_owners:
             require_admin("list the jobs of others")
         owner = None if request.all_owners else current_caller().owner
-        jobs = self._book.jobs(owner, codec.decode_states(list(request.states)))
-        if request.page_token:
-            after = _decode_token(request.page_token)
-            jobs = [job for job in jobs if listed_by(job) < after]
         size = request.page_size or _PAGE
+        after = _decode_token(request.page_token) if request.page_token else None
+        states = codec.decode_states(list(request.states))
+        jobs = await self._book.page(owner, states, after=after, size=size + 1)
         token = _encode_token(jobs[size - 1]) if len(jobs) > size else ""
         return pb.ListJobsResponse(jobs=[self._job(job) for job in jobs[:size]], next_page_token=token)
 
@@ -211,7 +211,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     @_unary
     async def GetClusterStatus(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
-        active = [job for job in self._book.jobs() if not job.state.ended]
+        active = self._book.active()
         waiting = sum(self._book.progress(job.ref).stage in ("", "waiting") for job in active)
         return pb.GetClusterStatusResponse(
             version=self._version,

@@ -68,6 +68,10 @@ class GatewaySettings:
     cuts_s: float = setting(900.0, "seconds that a job looks for cuts before it goes on without the rest; 0: none")
     index_s: float = setting(10.0, "seconds that creating a job waits for the index of its source; later the job makes it")
     adopt_s: float = setting(5.0, "seconds between two looks for jobs that nobody drives")
+    share_s: float = setting(
+        2.0, "seconds between two words to the other gateways on the progress of jobs, and two looks at theirs"
+    )
+    fresh_s: float = setting(1.0, "seconds after which what is known of a job that another gateway drives is read again")
     connection_age_s: float = setting(
         1800.0, "seconds after which a connection takes no new calls, so that clients spread; 0: any age"
     )
@@ -89,7 +93,7 @@ class GatewaySettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("max_duration_s", "preview_max_s", "span_seconds", "worker_poll_s", "workers_resolve_s",
                      "lease_renew_s", "span_stall_s",
-                     "container_silence_s", "adopt_s"):  # fmt: skip
+                     "container_silence_s", "adopt_s", "share_s", "fresh_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "cuts_s", "index_s",

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @contextlib.asynccontextmanager
@@ -29,3 +32,26 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
         return False
     working.result()
     return True
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[R]], *, at_once: int) -> list[R]:
+    """What ``work`` gives for each item, in order; only so many are worked on at a time."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def one(item: T) -> R:
+        async with turns:
+            return await work(item)
+
+    async with together() as group:
+        tasks = [group.create_task(one(item)) for item in items]
+    return [task.result() for task in tasks]
+
+
+async def finished(work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work`` to its end, also where the caller is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,9 @@ class _Arriving:
 class Uploads:
     """All uploads. Methods raise UploadNotFound, and StoreUnavailable where the store fails."""
 
-    def __init__(self, store: Store, metrics: GatewayMetrics, *, max_bytes: int, users: Callable[[Ref], Sequence[str]]) -> None:
+    def __init__(
+        self, store: Store, metrics: GatewayMetrics, *, max_bytes: int, users: Callable[[Ref], Awaitable[Sequence[str]]]
+    ) -> None:
         """``users`` tells which jobs need an upload."""
         self._store = store
         self._users = users
@@ -167,7 +169,7 @@ class Uploads:
             WrongState: a job that has not ended needs it.
         """
         await self.get(ref)
-        if users := self._users(ref):
+        if users := await self._users(ref):
             raise WrongState(f"The job {users[0]} still needs this upload; cancel it, or wait until it has ended.")
         arriving = self._arriving.setdefault(ref, _Arriving())
         async with arriving.writing:

@@ -102,11 +102,9 @@ def gateway(directory: Path, *workers: Process | str, s3: S3Settings | None = No
     """A gateway with its store in ``directory``, or in a bucket; workers must run before it starts."""
     environment = as_environment(s3, S3_PREFIX) if s3 else {}
     addresses = ",".join(w if isinstance(w, str) else w.address for w in workers)
-    values = {
-        "metrics_address": "", "rest_address": "", "worker_poll_s": 0.2, "adopt_s": 0.5, "segment_frames": 8,
-        "store_directory": directory / "store", **settings,
-    }  # fmt: skip
-    return Process("services.gateway", "SEEDVR2_GATEWAY", directory, environment, workers=addresses, **values)
+    fixed = {"workers": addresses, "store_directory": directory / "store", "metrics_address": "", "rest_address": ""}
+    quick = {"worker_poll_s": 0.2, "adopt_s": 0.5, "segment_frames": 8}
+    return Process("services.gateway", "SEEDVR2_GATEWAY", directory, environment, **{**fixed, **quick, **settings})
 
 
 def echo_worker(directory: Path, **settings: Any) -> Process:

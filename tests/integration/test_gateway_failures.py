@@ -15,6 +15,7 @@ import pytest_asyncio
 from services.common.client import GatewayClient
 from services.common.errors import WorkerUnavailable
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.gateway.keys import Ref, active
 from tests.clips import make
 from tests.integration.gateway_calls import finished, objects, read_all, refused, request, until
 from tests.integration.processes import Process, gateway, running
@@ -201,7 +202,11 @@ async def test_a_deletion_that_was_interrupted_is_finished_at_the_next_start(cli
         await it.client.create_job(request(it.upload), "job")
         await finished(it.client, "job")
         await it.gateway.kill()
-        (it.store / "store/owners/local/jobs/job/deleted.json").write_text("{}")
+        state = it.store / "store/owners/local/jobs/job/state.json"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "deleting": True}))
+        mark = it.store / "store" / active(Ref("local", "job"))
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
         await it.gateway.restart()
         assert not [key for key in objects(it.store) if "uploads" not in key]
         assert not (await it.client.list_jobs()).jobs

@@ -70,7 +70,8 @@ class Creation:
             raise InvalidOption(f"The file's field is {part.name!r}; call it {' or '.join(FILES)}.", field=part.name)
         # What is known to be wrong is said before gigabytes have come.
         self._backend.control.check(decode_request(form.fields, upload_id=upload.id))
-        sha256 = await (self._kept(form, part, upload) if self._backend.book.find(ref) is None else _hashed(form))
+        known = await self._backend.book.seek(ref)
+        sha256 = await (self._kept(form, part, upload) if known is None else _hashed(form))
         if await form.next_file() is not None:
             raise InvalidInput("The form has two files; send one, a zip for several pictures.", field="file")
         return await self._found_or_created(ref, decode_request(form.fields, upload_id=upload.id), sha256)
@@ -80,13 +81,14 @@ class Creation:
         return (await self._backend.uploads.write(upload, 0, _messages(form))).sha256
 
     async def _found_or_created(self, ref: Ref, request: JobRequest, sha256: str) -> Job:
-        if self._backend.book.find(ref) is None:
+        known = await self._backend.book.seek(ref)
+        if known is None:
             try:
                 return await self._backend.control.create(ref, request)
             except AlreadyExists:
-                if self._backend.book.find(ref) is None:
+                known = await self._backend.book.seek(ref)
+                if known is None:
                     raise
-        known = self._backend.book.get(ref)
         if known.source_sha256 != sha256:
             raise AlreadyExists(f"The key {ref.id} belongs to a job of another file; choose another.", field="idempotency-key")
         return await self._backend.control.create(ref, replace(request, upload_id=known.request.upload_id))

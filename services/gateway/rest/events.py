@@ -33,7 +33,7 @@ class Events:
     async def watch(self, request: Request) -> Response:
         """GET /v1/videos/{video_id}/events"""
         ref = mine(request.path_params["video_id"])
-        job = self._backend.book.get(ref)
+        job = await self._backend.book.look(ref)
         if job.state.ended and request.headers.get("last-event-id") == _id(_data(job, self._backend.book.progress(ref))):
             # What stops an EventSource from connecting again.
             return Response(status_code=204, headers=NO_STORE)

@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 
 from services.common.errors import InvalidOption
 from services.common.http.files import FileInfo, file_answer
-from services.gateway.book import listed_by
-from services.gateway.jobs import Job
+from services.gateway.jobs import Job, State
+from services.gateway.memory import listed_by
 from services.gateway.rest.answers import NO_STORE, error_answer
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import choice_query, whole_query
@@ -34,11 +34,10 @@ class Videos:
         """GET /v1/videos"""
         limit = whole_query(request, "limit", least=1, most=_LONGEST_PAGE, default=_PAGE)
         order = choice_query(request, "order", ("desc", "asc"))
-        jobs = self._jobs(request.query_params.get("status"))
-        if order == "asc":
-            jobs.reverse()
-        if after := request.query_params.get("after"):
-            jobs = self._behind(after, jobs, order)
+        states = _states(request.query_params.get("status"))
+        after = request.query_params.get("after")
+        mark = listed_by(await self._backend.book.look(mine(after))) if after else None
+        jobs = await self._backend.book.page(mine("").owner, states, after=mark, size=limit + 1, oldest_first=order == "asc")
         page = [encode_video(job, self._backend.book.progress(job.ref)) for job in jobs[:limit]]
         body = {
             "object": "list", "data": page, "first_id": page[0]["id"] if page else None,
@@ -48,26 +47,26 @@ class Videos:
 
     async def get(self, request: Request) -> Response:
         """GET /v1/videos/{video_id}"""
-        return self._answer(self._job(request))
+        return self._answer(await self._job(request))
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/videos/{video_id}/cancel"""
-        return self._answer(await self._backend.control.cancel(self._job(request).ref))
+        return self._answer(await self._backend.control.cancel((await self._job(request)).ref))
 
     async def retry(self, request: Request) -> Response:
         """POST /v1/videos/{video_id}/retry"""
-        return self._answer(await self._backend.control.retry(self._job(request).ref))
+        return self._answer(await self._backend.control.retry((await self._job(request)).ref))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v1/videos/{video_id}"""
-        job = self._job(request)
+        job = await self._job(request)
         await self._backend.control.delete(job.ref)
         await self._creation.forget_file(job)
         return JSONResponse({"id": job.job_id, "object": "video.deleted", "deleted": True}, headers=NO_STORE)
 
     async def content(self, request: Request) -> Response:
         """GET /v1/videos/{video_id}/content"""
-        variant, job = choice_query(request, "variant", ("video", "source", "thumbnail")), self._job(request)
+        variant, job = choice_query(request, "variant", ("video", "source", "thumbnail")), await self._job(request)
         if variant == "thumbnail":
             return await self._thumbnail(request, job)
         read = self._backend.results.result if variant == "video" else self._backend.results.source
@@ -85,18 +84,14 @@ class Videos:
         picture = await self._backend.results.picture(job.ref, of_result=True, frame=frame, max_side=side)
         return Response(picture.data, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
 
-    def _job(self, request: Request) -> Job:
-        return self._backend.book.get(mine(request.path_params["video_id"]))
-
-    def _jobs(self, status: str | None) -> list[Job]:
-        if status is not None and status not in STATUSES.values():
-            raise InvalidOption(f"status must be one of {', '.join(dict.fromkeys(STATUSES.values()))}.", field="status")
-        states = [state for state, name in STATUSES.items() if name == status]
-        return self._backend.book.jobs(mine("").owner, states)
-
-    def _behind(self, after: str, jobs: list[Job], order: str) -> list[Job]:
-        mark = listed_by(self._backend.book.get(mine(after)))
-        return [job for job in jobs if (listed_by(job) < mark if order == "desc" else listed_by(job) > mark)]
+    async def _job(self, request: Request) -> Job:
+        return await self._backend.book.look(mine(request.path_params["video_id"]))
 
     def _answer(self, job: Job) -> Response:
         return JSONResponse(encode_video(job, self._backend.book.progress(job.ref)), headers=NO_STORE)
+
+
+def _states(status: str | None) -> list[State]:
+    if status is not None and status not in STATUSES.values():
+        raise InvalidOption(f"status must be one of {', '.join(dict.fromkeys(STATUSES.values()))}.", field="status")
+    return [state for state, name in STATUSES.items() if name == status]

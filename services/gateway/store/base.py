@@ -36,6 +36,9 @@ class Store(Protocol):
     async def keys(self, prefix: str) -> list[str]:
         """Keys that begin with ``prefix``, which ends with a slash; sorted."""
 
+    async def names(self, prefix: str) -> list[str]:
+        """What follows ``prefix`` in keys of objects, finished or not, up to the next slash; each once, sorted."""
+
     async def delete(self, key: str) -> None:
         """Remove an object and what was appended to it; one that is absent is fine."""
 

@@ -142,7 +142,9 @@ def append(path: Path, offset: int, data: bytes) -> int | None:
     """Add ``data`` at the end of a file of ``offset`` bytes; None where it has another size."""
     make_directories(path.parent)
     with path.open("ab") as file:
-        size = file.tell()
+        # Another process may continue the same object.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
         if size != offset:
             return None
         try:

@@ -64,6 +64,10 @@ class LocalStore:
         """See :class:`Store`."""
         return await in_thread(self._list, self._path(prefix.removesuffix("/")))
 
+    async def names(self, prefix: str) -> list[str]:
+        """See :class:`Store`."""
+        return await in_thread(self._names, self._path(prefix.removesuffix("/")))
+
     async def delete(self, key: str) -> None:
         """See :class:`Store`."""
         await in_thread(files.remove, self._path(key), self._root)
@@ -149,6 +153,11 @@ class LocalStore:
     def _part(self, key: str) -> Path:
         path = self._path(key)
         return path.with_name(path.name + _PART)
+
+    def _names(self, directory: Path) -> list[str]:
+        if not directory.is_dir():
+            return []
+        return sorted({name.removesuffix(_PART) for name in os.listdir(directory)})
 
     def _list(self, directory: Path) -> list[str]:
         found = (Path(at) / name for at, _, names in os.walk(directory) for name in names)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import AlreadyExists, Draining, JobNotFound, WrongState
-from services.gateway import jobs
+from services.gateway import jobs, records
 from services.gateway.book import JobBook
 from services.gateway.jobs import State
+from services.gateway.memory import listed_by
 from services.gateway.progress import Progress
 from services.gateway.store.local import LocalStore
 from tests.unit.gateway.examples import job, ref
@@ -31,8 +32,9 @@ async def test_a_job_is_there_after_a_restart(store: LocalStore):
     await book.create(job("b", created_at=11.0))
     await book.update(ref("a"), plan, token=3)
     again = JobBook(store)
-    assert await again.load() == []
-    assert [j.job_id for j in again.jobs()] == ["b", "a"]
+    assert await again.scan() == [ref("a"), ref("b")]
+    assert [j.job_id for j in again.active()] == ["a", "b"]
+    assert [j.job_id for j in await again.page("local")] == ["b", "a"]
     assert again.get(ref("a")) == book.get(ref("a"))
     assert (again.get(ref("a")).state, again.get(ref("a")).revision, again.get(ref("a")).fence) == (State.PLANNING, 1, 3)
 
@@ -46,7 +48,7 @@ async def test_an_id_is_taken_once(store: LocalStore):
 async def test_a_change_is_made_to_what_somebody_else_wrote(store: LocalStore):
     book, other = JobBook(store), JobBook(store)
     await book.create(job("a"))
-    await other.load()
+    await other.scan()
     await other.update(ref("a"), lambda now: jobs.noted(now, "theirs"))
     await book.update(ref("a"), lambda now: jobs.noted(now, "ours"))
     assert book.get(ref("a")).notes == ("theirs", "ours")
@@ -68,7 +70,7 @@ async def test_a_change_that_is_not_allowed_writes_nothing(store: LocalStore):
     before = await book.update(ref("a"), lambda now: jobs.cancelled(now, 30))
     with pytest.raises(WrongState):
         await book.update(ref("a"), plan)
-    assert (await book.refresh(ref("a"))) == before
+    assert (await book.look(ref("a"), latest=True)) == before
 
 
 async def test_a_caller_that_goes_away_does_not_stop_a_write(store: LocalStore):
@@ -80,7 +82,7 @@ async def test_a_caller_that_goes_away_does_not_stop_a_write(store: LocalStore):
     with pytest.raises(asyncio.CancelledError):
         await writing
     await book.update(ref("a"), lambda now: jobs.noted(now, "x"))
-    assert (await book.refresh(ref("a"))).state is State.PLANNING
+    assert (await book.look(ref("a"), latest=True)).state is State.PLANNING
 
 
 async def test_whoever_watches_sees_progress_and_the_end(store: LocalStore):
@@ -103,6 +105,7 @@ async def test_watching_ends_when_the_job_is_gone_or_the_gateway_goes(store: Loc
     gone, closed = book.watch(ref("a")), book.watch(ref("b"))
     await anext(gone)
     await anext(closed)
+    await store.delete("owners/local/jobs/a/request.json")
     book.forget(ref("a"))
     with pytest.raises(JobNotFound):
         await anext(gone)
@@ -113,20 +116,23 @@ async def test_watching_ends_when_the_job_is_gone_or_the_gateway_goes(store: Loc
         await ending
 
 
-async def test_a_job_whose_deletion_was_interrupted_is_not_listed(store: LocalStore):
-    await JobBook(store).create(job("a"))
-    await store.put("owners/local/jobs/a/deleted.json", b"{}")
+async def test_a_job_whose_deletion_was_interrupted_is_not_listed_but_looked_after(store: LocalStore):
+    first = JobBook(store)
+    await first.create(job("a"))
+    await first.update(ref("a"), lambda now: jobs.cancelled(now, 30))
+    await first.update(ref("a"), jobs.deleting)
     book = JobBook(store)
-    assert await book.load() == [ref("a")]
-    assert book.jobs() == []
+    assert await book.scan() == [ref("a")]
+    assert await book.page("local") == []
+    with pytest.raises(JobNotFound):
+        await book.look(ref("a"))
 
 
 async def test_a_job_that_can_not_be_read_is_left_alone(store: LocalStore):
     await store.put("owners/local/jobs/bad/request.json", b'{"schema_version": 99}')
     await JobBook(store).create(job("a"))
     book = JobBook(store)
-    await book.load()
-    assert [j.job_id for j in book.jobs()] == ["a"]
+    assert [j.job_id for j in await book.page("local")] == ["a"]
 
 
 async def test_jobs_are_found_by_state_and_by_upload(store: LocalStore):
@@ -134,8 +140,8 @@ async def test_jobs_are_found_by_state_and_by_upload(store: LocalStore):
     await book.create(job("a"))
     await book.create(job("b", request=replace(job().request, upload_id="v")))
     await book.update(ref("a"), lambda now: jobs.cancelled(now, 30))
-    assert [j.job_id for j in book.jobs(states=[State.CANCELLED])] == ["a"]
-    assert (book.users_of(ref("u")), book.users_of(ref("v"))) == ([], ["b"])
+    assert [j.job_id for j in await book.page("local", [State.CANCELLED])] == ["a"]
+    assert (await book.users_of(ref("u")), await book.users_of(ref("v"))) == ([], ["b"])
     assert book.find(ref("nobody")) is None
     with pytest.raises(JobNotFound):
         book.get(ref("nobody"))
@@ -148,13 +154,12 @@ async def test_two_owners_have_equal_ids_each_for_themselves(store: LocalStore):
     await book.create(job("a", owner="b", model="other"))
     await book.update(theirs, plan)
     assert (book.get(mine).state, book.get(theirs).state) == (State.PENDING, State.PLANNING)
-    assert [j.ref for j in book.jobs("b")] == [theirs]
-    assert [j.ref for j in book.jobs()] == [mine, theirs]
-    assert (book.users_of(ref("u")), book.users_of(ref("u", "c"))) == (["a"], [])
+    assert [j.ref for j in await book.page("b")] == [theirs]
+    assert [j.ref for j in await book.page(None)] == [mine, theirs]
+    assert (await book.users_of(ref("u")), await book.users_of(ref("u", "c"))) == (["a"], [])
     again = JobBook(store)
-    await again.load()
-    assert again.get(theirs) == book.get(theirs)
-    assert again.get(mine) == book.get(mine)
+    assert await again.look(theirs) == book.get(theirs)
+    assert await again.look(mine) == book.get(mine)
 
 
 async def test_whoever_claims_a_job_shuts_out_all_who_drove_it_before(store: LocalStore):
@@ -162,7 +167,7 @@ async def test_whoever_claims_a_job_shuts_out_all_who_drove_it_before(store: Loc
     await first.create(job("a"))
     held = (await first.claim(ref("a"), 7)).fence
     await first.update(ref("a"), plan, token=held)
-    await second.load()
+    await second.scan()
     # The tokens of leases whose directory was lost begin anew.
     now = (await second.claim(ref("a"), 1)).fence
     assert now > held == 7
@@ -176,3 +181,41 @@ async def test_a_job_that_has_ended_is_not_claimed(store: LocalStore):
     await book.create(job("a"))
     ended = await book.update(ref("a"), lambda now: jobs.cancelled(now, 30))
     assert await book.claim(ref("a"), 3) == ended
+
+
+async def test_what_another_gateway_writes_is_seen_when_what_is_known_is_old(store: LocalStore):
+    mine, theirs = JobBook(store, fresh_s=60), JobBook(store, fresh_s=0)
+    await mine.create(job("a"))
+    assert (await theirs.look(ref("a"))).state is State.PENDING
+    await mine.update(ref("a"), plan)
+    assert (await theirs.look(ref("a"))).state is State.PLANNING
+    await theirs.update(ref("a"), lambda now: jobs.cancelled(now, 30))
+    assert (await mine.look(ref("a"))).state is State.PLANNING
+    assert (await mine.look(ref("a"), latest=True)).state is State.CANCELLED
+
+
+async def test_an_id_that_can_be_none_is_no_job(store: LocalStore):
+    for wrong in ("../x", "", "A", "a/b"):
+        with pytest.raises(JobNotFound):
+            await JobBook(store).look(ref(wrong))
+
+
+async def test_pages_hold_all_jobs_once_also_those_that_memory_let_go_of(store: LocalStore):
+    first, book = JobBook(store), JobBook(store, fresh_s=0, kept=2)
+    for number in range(7):
+        await first.create(job(f"j{number}", created_at=float(number)))
+        await first.update(ref(f"j{number}"), lambda now: jobs.cancelled(now, 30))
+        await records.unmark(store, ref(f"j{number}"))
+    found: list[str] = []
+    after = None
+    while page := await book.page("local", after=after, size=3):
+        found += [j.job_id for j in page]
+        after = listed_by(page[-1])
+    assert found == [f"j{number}" for number in reversed(range(7))]
+    await store.delete("owners/local/jobs/j3/state.json")
+    await store.delete("owners/local/jobs/j3/request.json")
+    assert "j3" not in [j.job_id for j in await book.page("local")]
+    # One that is retried elsewhere is seen by its mark.
+    await records.mark(store, ref("j0"))
+    await first.update(ref("j0"), lambda now: jobs.retried(now, 40))
+    assert [j.job_id for j in await book.page("local", [State.PENDING])] == ["j0"]

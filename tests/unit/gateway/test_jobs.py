@@ -113,3 +113,23 @@ def test_workers_that_were_lost_on_a_span_are_kept_until_it_goes_on_or_the_job_i
     assert again.span_losses == lost.span_losses
     assert jobs.span_went_on(lost, 1).span_losses == ((2, "w1"),)
     assert jobs.retried(jobs.failed(lost, StoreFull("x"), 20), 21).span_losses == ()
+
+
+def test_what_a_later_release_writes_into_a_state_is_passed_over():
+    state = json.dumps({**json.loads(jobs.state_to_json(job(fence=4))), "something_new": 1}).encode()
+    assert jobs.job_from_json(jobs.request_to_json(job()), state).fence == 4
+
+
+def test_a_state_of_an_earlier_job_of_the_same_id_is_refused():
+    with pytest.raises(jobs.OtherJob):
+        jobs.job_from_json(jobs.request_to_json(job()), jobs.state_to_json(job(created_at=11.0)))
+
+
+def test_only_a_job_that_has_ended_is_deleted():
+    with pytest.raises(WrongState, match="cancel it"):
+        jobs.deleting(job())
+    assert jobs.deleting(jobs.cancelled(job(), 5)).deleting
+
+
+def test_a_retry_shuts_out_whoever_still_lets_go_of_the_run_before():
+    assert jobs.retried(jobs.cancelled(job(fence=4), 5), 30).fence == 5

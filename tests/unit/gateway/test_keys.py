@@ -10,10 +10,6 @@ def test_what_two_owners_call_the_same_has_different_keys():
     assert keys.segment("local", "k", "s.mp4") != keys.segment("b", "k", "s.mp4")
 
 
-def test_jobs_are_found_among_all_keys_by_an_object_that_they_have():
-    mine, theirs = Ref("local", "a"), Ref("b", "jobs")
-    found = [keys.job(mine, "request.json"), keys.job(mine, "plan.json"), keys.job(theirs, "request.json")]
-    found += [keys.upload(mine, "request.json"), keys.segment("b", "jobs", "request.json"), "owners/x"]
-    assert keys.jobs_with(found, "request.json") == [mine, theirs]
-    assert keys.jobs_with(found, "plan.json") == [mine]
-    assert keys.jobs_with(found, "deleted.json") == []
+def test_marks_tell_the_jobs_that_they_belong_to():
+    marked = [Ref("local", "a"), Ref("b", "a")]
+    assert keys.marked([*map(keys.active, marked), "active/stray"]) == marked

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.gateway.tasks import together, unless
+from services.gateway.tasks import finished, for_each, together, unless
 
 
 async def test_what_goes_wrong_in_one_task_ends_the_others_and_is_raised_as_itself():
@@ -85,3 +85,33 @@ async def test_what_goes_wrong_in_work_is_raised():
 
     with pytest.raises(ValueError, match="wrong"):
         await unless(asyncio.Event(), work())
+
+
+async def test_each_item_is_worked_on_and_only_some_at_a_time():
+    working = most = 0
+
+    async def work(item: int) -> int:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await asyncio.sleep(0)
+        working -= 1
+        return 2 * item
+
+    assert await for_each(range(20), work, at_once=3) == [2 * item for item in range(20)]
+    assert most == 3
+
+
+async def test_work_that_must_be_done_is_done_though_its_caller_is_cancelled():
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        done.append(1)
+
+    task = asyncio.create_task(finished(work()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [1]

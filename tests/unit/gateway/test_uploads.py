@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from services.common.errors import (
     WrongState,
 )
 from services.common.metrics import GatewayMetrics
+from services.gateway.keys import Ref
 from services.gateway.store.base import Store
 from services.gateway.store.local import LocalStore
 from services.gateway.store.s3.store import S3Store
@@ -42,7 +43,10 @@ def uploads(store: LocalStore) -> Uploads:
 
 
 def make(store: Store, *users: str) -> Uploads:
-    return Uploads(store, GatewayMetrics(CollectorRegistry()), max_bytes=4096, users=lambda _: users)
+    async def found(upload: Ref) -> Sequence[str]:
+        return users
+
+    return Uploads(store, GatewayMetrics(CollectorRegistry()), max_bytes=4096, users=found)
 
 
 async def messages(*pieces: bytes | Finish | Exception) -> AsyncIterator[bytes | Finish]:

@@ -17,6 +17,7 @@ from services.common.errors import AlreadyExists, NotFound, RangeOutOfBounds, Wr
 from services.gateway.store.s3.calls import Calls
 from services.gateway.store.s3.faults import ERRORS, Damaged, Kind, kind_of
 
+_AFTER_SLASH = chr(ord("/") + 1)
 _PAGE = 1000
 _PIECE_BYTES = 1 << 20
 _META = "x-amz-meta-"
@@ -102,11 +103,12 @@ class Objects:
 
     async def keys(self, prefix: str) -> list[str]:
         """All keys that begin with ``prefix``; sorted."""
-        names = page = await self._calls.run(lambda: self._page(prefix, None))
-        while len(page) == _PAGE:
-            page = await self._calls.run(functools.partial(self._page, prefix, page[-1]))
-            names = names + page
-        return sorted(name.removeprefix(self._prefix) for name in names)
+        return sorted(name.removeprefix(self._prefix) for name in await self._list(prefix, recursive=True))
+
+    async def names(self, prefix: str) -> list[str]:
+        """What follows ``prefix`` in keys up to the next slash; sorted."""
+        found = await self._list(prefix, recursive=False)
+        return sorted(name.removeprefix(self.name(prefix)).removesuffix("/") for name in found)
 
     # ---- write ----
 
@@ -193,8 +195,17 @@ class Objects:
             headers["If-Match"] = f'"{tag}"'
         return await self._calls.run(lambda: self._send("GET", key, None, headers, whole=False))
 
-    def _page(self, prefix: str, after: str | None) -> list[str]:
-        found = self._client.list_objects(self._bucket, self.name(prefix), recursive=True, start_after=after)
+    async def _list(self, prefix: str, *, recursive: bool) -> list[str]:
+        names = page = await self._calls.run(lambda: self._page(prefix, None, recursive))
+        while len(page) == _PAGE:
+            # Behind everything that a name with a slash at its end stands for.
+            after = page[-1][:-1] + _AFTER_SLASH if page[-1].endswith("/") else page[-1]
+            page = await self._calls.run(functools.partial(self._page, prefix, after, recursive))
+            names = names + page
+        return names
+
+    def _page(self, prefix: str, after: str | None, recursive: bool) -> list[str]:
+        found = self._client.list_objects(self._bucket, self.name(prefix), recursive=recursive, start_after=after)
         return [str(each.object_name) for each in itertools.islice(found, _PAGE)]
 
     def _tag_of(self, key: str, data: bytes) -> str | None:

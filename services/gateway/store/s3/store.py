@@ -23,7 +23,7 @@ from services.gateway.store.s3.faults import FULL_TEXT, Damaged, our_error
 from services.gateway.store.s3.objects import Head, Objects, check_hash
 from services.gateway.store.s3.parts import in_parts, send
 from services.gateway.store.s3.settings import S3Settings
-from services.gateway.store.s3.unfinished import Unfinished
+from services.gateway.store.s3.unfinished import LEFTOVERS, Unfinished
 from services.gateway.store.threads import in_thread, pieces_of
 
 _FULL_S = 10.0
@@ -97,6 +97,11 @@ class S3Store:
         """See :class:`Store`."""
         check_key(prefix.removesuffix("/"))
         return await self.objects.keys(prefix)
+
+    async def names(self, prefix: str) -> list[str]:
+        """See :class:`Store`."""
+        check_key(prefix.removesuffix("/"))
+        return sorted({*await self.objects.names(prefix), *await self.objects.names(LEFTOVERS + prefix)})
 
     async def delete(self, key: str) -> None:
         """See :class:`Store`."""

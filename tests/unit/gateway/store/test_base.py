@@ -50,6 +50,15 @@ async def test_of_many_changes_to_one_state_one_wins(opened: Opener):
     assert await stores[0].get("a/b") == (str(winner).encode(), results[winner])
 
 
+async def test_what_follows_a_prefix_is_told_once(store: Store):
+    for key in ("a/b/1", "a/b/2", "a/c", "ab/d", "a/e-1/f"):
+        await store.put(key, b"")
+    await store.append("a/g/data", 0, b"abc")
+    await store.settle("a/g/data")
+    assert await store.names("a/") == ["b", "c", "e-1", "g"]
+    assert await store.names("nothing/") == []
+
+
 async def test_what_is_not_there_is_not_found(store: Store):
     for missing in (store.get("a"), store.size("a"), store.put("a", b"", if_match="x"), read(store, "a")):
         with pytest.raises(NotFound):
