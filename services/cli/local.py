@@ -153,6 +153,9 @@ class LocalStack:
             address=f"{self._options.host}:{self._options.gateway_port}",
             settings={
                 "workers": f"{_POOL}={worker_address}",
+                # On somebody's own machine no video and no result goes that they didn't remove.
+                "keep_jobs_s": "0",
+                "keep_uploads_s": "0",
                 "store_directory": str(self._options.data_directory.absolute() / "store"),
                 "rest_address": "" if self._options.rest_port is None else f"{self._options.host}:{self._options.rest_port}",
                 "metrics_address": self._metrics_address(0),
@@ -189,7 +192,7 @@ def _reachable(address: str) -> str:
 
 @contextlib.contextmanager
 def _locked(directory: Path, logs: Path) -> Iterator[None]:
-    """Two gateways on one directory would work against each other's memory."""
+    """Gateways can share a store; a data directory with its logs and its services belongs to one command at a time."""
     try:
         logs.mkdir(parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")

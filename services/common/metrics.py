@@ -163,6 +163,10 @@ class GatewayMetrics:
             ["kind"],
             registry=registry,
         )
+        self.swept = Counter(
+            "seedvr2_swept_total", "What was removed because nobody needs it any more, by kind: job, upload, leftover.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
         self.upload_bytes = Counter("seedvr2_upload_bytes_total", "Bytes received in uploads.", registry=registry)
         self.download_bytes = Counter("seedvr2_download_bytes_total", "Bytes sent in downloads.", registry=registry)
         self.requests = Counter(

@@ -221,12 +221,13 @@ class Driver:
                 _log.exception("can't tell other gateways about jobs")
 
     async def _share(self, ref: Ref, marked: bool) -> None:
+        if not marked:
+            # Before the look: whoever changes the job after it takes the mark away again.
+            await records.mark(self._store, ref)
         job = await self._book.seek(ref)
         if ref not in self._fences:
             return
         if job is None or job.state.ended or job.fence != self._fences[ref]:
             self._tasks[ref].cancel()
-            return
-        if not marked:
-            await records.mark(self._store, ref)
-        await self._book.share(ref)
+        else:
+            await self._book.share(ref)

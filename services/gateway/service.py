@@ -1,7 +1,6 @@
 """The gateway's parts, put together over whatever store, workers, container and leases it is given."""
 
 import asyncio
-import contextlib
 import importlib.metadata
 
 from starlette.types import ASGIApp
@@ -29,6 +28,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.sources import Sources
 from services.gateway.spans import SpanRunner
 from services.gateway.store.base import Store
+from services.gateway.sweeping import Sweeper, SweepSettings
 from services.gateway.uploads import Uploads
 from services.gateway.web.settings import WebSettings
 
@@ -73,6 +73,10 @@ class GatewayService:
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
         results = Results(book=book, store=store, sources=sources, container=container, metrics=metrics)
+        self._sweeper = Sweeper(
+            store=store, control=self._control, uploads=uploads, leases=leases, settings=_sweep_settings(settings),
+            metrics=metrics,
+        )  # fmt: skip
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
             results=results, version=version(),
@@ -96,7 +100,12 @@ class GatewayService:
     async def start(self) -> None:
         """Take up the jobs that have not ended. Raises StoreUnavailable."""
         await self._driver.adopt()
-        always = (self._driver.adopt_always(), self._driver.share_always(), self._measuring.always())
+        always = (
+            self._driver.adopt_always(),
+            self._driver.share_always(),
+            self._sweeper.sweep_always(),
+            self._measuring.always(),
+        )
         self._tasks = [asyncio.create_task(each) for each in always]
         if self._webhooks is not None:
             self._tasks.append(asyncio.create_task(self._webhooks.sweep_always()))
@@ -107,8 +116,8 @@ class GatewayService:
         self._ready = False
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._book.close()
         await self._driver.close()
         if self._webhooks is not None:
@@ -136,6 +145,13 @@ def _control_settings(settings: GatewaySettings) -> ControlSettings:
     return ControlSettings(
         queue=QueueLimits(jobs=settings.max_active_jobs, owner_jobs=settings.max_owner_jobs), index_s=settings.index_s,
         first_answer_s=settings.first_answer_s,
+    )  # fmt: skip
+
+
+def _sweep_settings(settings: GatewaySettings) -> SweepSettings:
+    return SweepSettings(
+        sweep_s=settings.sweep_s, keep_jobs_s=settings.keep_jobs_s, keep_uploads_s=settings.keep_uploads_s,
+        keep_unfinished_s=settings.keep_unfinished_s,
     )  # fmt: skip
 
 

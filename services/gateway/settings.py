@@ -72,6 +72,10 @@ class GatewaySettings:
         2.0, "seconds between two words to the other gateways on the progress of jobs, and two looks at theirs"
     )
     fresh_s: float = setting(1.0, "seconds after which what is known of a job that another gateway drives is read again")
+    keep_jobs_s: float = setting(30 * 86400.0, "seconds that ended jobs are kept, with results and segments; 0: for ever")
+    keep_uploads_s: float = setting(7 * 86400.0, "seconds that complete uploads are kept that no job uses; 0: for ever")
+    keep_unfinished_s: float = setting(3 * 86400.0, "seconds without a new byte that incomplete uploads are kept; 0: for ever")
+    sweep_s: float = setting(3600.0, "seconds between two looks for what has expired, and for what nothing belongs to")
     connection_age_s: float = setting(
         1800.0, "seconds after which a connection takes no new calls, so that clients spread; 0: any age"
     )
@@ -93,11 +97,11 @@ class GatewaySettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("max_duration_s", "preview_max_s", "span_seconds", "worker_poll_s", "workers_resolve_s",
                      "lease_renew_s", "span_stall_s",
-                     "container_silence_s", "adopt_s", "share_s", "fresh_s"):  # fmt: skip
+                     "container_silence_s", "adopt_s", "share_s", "fresh_s", "sweep_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("store_min_free_bytes", "span_work_s", "worker_wait_s", "fingerprint_wait_s", "cuts_s", "index_s",
-                     "first_answer_s",
+        for name in ("keep_jobs_s", "keep_uploads_s", "keep_unfinished_s", "store_min_free_bytes", "span_work_s", "worker_wait_s",
+                     "fingerprint_wait_s", "cuts_s", "index_s", "first_answer_s",
                      "connection_age_s", "connection_grace_s",
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:

@@ -31,6 +31,8 @@ from services.gateway.store.base import Store
 _SCHEMA_VERSION = 1
 _MAX_NAME_CHARACTERS = 255
 _MAX_PIECE_BYTES = 1 << 20
+# Whoever is forgotten has the bytes hashed again in the end.
+_MAX_ARRIVING = 1000
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
@@ -72,6 +74,8 @@ class Finish:
 class _Arriving:
     """What this process has seen of an upload."""
 
+    created_at: float
+    """Tells uploads apart that had the same id one after the other."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     stream: int = 0
     """Number of the stream that may write: the latest."""
@@ -137,7 +141,7 @@ class Uploads:
         """
         upload = await self.get(ref)
         _check_offset(upload, offset)
-        arriving = self._arriving.setdefault(ref, _Arriving())
+        arriving = self._arriving_of(upload)
         # The latest stream is the one whose client lives; an older one may be the half of a broken connection.
         arriving.stream += 1
         stream = arriving.stream
@@ -156,7 +160,7 @@ class Uploads:
 
     async def empty(self, ref: Ref) -> None:
         """Drop the bytes of an upload that is not complete, to begin again."""
-        arriving = self._arriving.setdefault(ref, _Arriving())
+        arriving = self._arriving_of(await self.get(ref))
         async with arriving.writing:
             arriving.stream += 1
             await self._store.delete(keys.upload(ref, "data"))
@@ -168,15 +172,27 @@ class Uploads:
         Raises:
             WrongState: a job that has not ended needs it.
         """
-        await self.get(ref)
+        upload = await self.get(ref)
         if users := await self._users(ref):
             raise WrongState(f"The job {users[0]} still needs this upload; cancel it, or wait until it has ended.")
-        arriving = self._arriving.setdefault(ref, _Arriving())
+        arriving = self._arriving_of(upload)
         async with arriving.writing:
             arriving.stream += 1
             for name in ("complete.json", "data", "upload.json"):
                 await self._store.delete(keys.upload(ref, name))
-        del self._arriving[ref]
+        self._arriving.pop(ref, None)
+
+    def _arriving_of(self, upload: Upload) -> _Arriving:
+        known = self._arriving.get(upload.ref)
+        if known is not None and known.created_at == upload.created_at:
+            return known
+        if known is not None:
+            # It was deleted, and begun anew, at another gateway.
+            known.stream += 1
+        for ref in list(self._arriving)[:-_MAX_ARRIVING]:
+            del self._arriving[ref]
+        self._arriving[upload.ref] = _Arriving(upload.created_at)
+        return self._arriving[upload.ref]
 
     async def _keep(self, upload: Upload, arriving: _Arriving, offset: int, data: bytes) -> int:
         if len(data) > _MAX_PIECE_BYTES:

@@ -87,6 +87,9 @@ class Store(Protocol):
             ValueError: ``seconds`` is not 1 to 604800, a week.
         """
 
+    async def tidy(self) -> None:
+        """Remove unfinished files that processes of this machine left behind when they were killed."""
+
     async def require_space(self, size_bytes: int = 0) -> None:
         """Raises StoreFull where ``size_bytes`` more don't fit."""
 

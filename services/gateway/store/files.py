@@ -65,12 +65,14 @@ class Drafts:
 
     def __init__(self, directory: Path) -> None:
         make_directories(directory)
-        for other in directory.iterdir():
+        self._parent = directory
+        self.tidy()
+        self._directory, self._lock = _locked_directory(directory)
+
+    def tidy(self) -> None:
+        """Remove the files of processes that are gone."""
+        for other in self._parent.iterdir():
             _remove_if_abandoned(other)
-        self._directory = directory / secrets.token_hex(8)
-        self._directory.mkdir()
-        self._lock = (self._directory / "lock").open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def path(self, suffix: str = "") -> Path:
         """A new name."""
@@ -80,6 +82,18 @@ class Drafts:
         """Remove the directory."""
         self._lock.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _locked_directory(parent: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        directory = parent / secrets.token_hex(8)
+        directory.mkdir()
+        lock = (directory / "lock").open("wb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if directory.exists():
+            return directory, lock
+        # Somebody took it for abandoned before it was locked.
+        lock.close()
 
 
 def _remove_if_abandoned(directory: Path) -> None:

@@ -136,6 +136,10 @@ class LocalStore:
         """See :class:`Store`."""
         await in_thread(files.finish, self._part(key), self._path(key))
 
+    async def tidy(self) -> None:
+        """See :class:`Store`."""
+        await in_thread(self._drafts.tidy)
+
     async def require_space(self, size_bytes: int = 0) -> None:
         """See :class:`Store`."""
         free = (await in_thread(shutil.disk_usage, self._root)).free

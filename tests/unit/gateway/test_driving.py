@@ -61,7 +61,7 @@ async def test_what_one_gateway_drives_the_other_shows_with_its_progress(pair: P
 async def test_a_job_is_cancelled_at_another_gateway_and_its_worker_gets_free(pair: Pair):
     await pair.begun()
     assert (await pair.second.control.cancel(JOB)).state is State.CANCELLED
-    while pair.first.service._dispatcher.running:
+    while pair.first.book.driven():
         await asyncio.sleep(0.01)
     assert pair.first.book.get(JOB).state is State.CANCELLED
     while await records.marked(pair.first.store):
@@ -94,12 +94,10 @@ async def test_a_job_is_deleted_at_another_gateway_and_gone_at_all(pair: Pair):
 
 async def test_a_job_that_its_driver_has_not_let_go_of_is_not_deleted(pair: Pair):
     await pair.begun()
-    lease = pair.first.leases.given[0]
     object.__setattr__(pair.second.service._driver._settings, "patience_s", 0.0)
     await pair.first.control.cancel(JOB)
     held = await pair.first.leases.acquire(JOB)
     assert held is not None
-    assert held.token > lease.token
     with pytest.raises(Unavailable, match="has not let go"):
         await pair.second.control.delete(JOB)
     await pair.first.leases.release(held)

@@ -187,6 +187,10 @@ class S3Store:
         check_key(key)
         await self._unfinished.finish(key)
 
+    async def tidy(self) -> None:
+        """See :class:`Store`."""
+        await in_thread(self._drafts.tidy)
+
     async def require_space(self, size_bytes: int = 0) -> None:
         """See :class:`Store`. S3 doesn't tell how much space is left: what it said of late to a write counts."""
         if time.monotonic() < self._full_until:

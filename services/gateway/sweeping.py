@@ -1,0 +1,220 @@
+"""What nobody needs any more: jobs and uploads whose time is over, and what killed processes left behind."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.common.errors import JobNotFound, NotFound, ServiceError, UploadNotFound, WrongState
+from services.common.metrics import GatewayMetrics
+from services.gateway import keys, records
+from services.gateway.cleaning import stored_plan
+from services.gateway.control import JobControl
+from services.gateway.jobs import Job
+from services.gateway.keys import Ref
+from services.gateway.ports import Leases
+from services.gateway.store.base import Store
+from services.gateway.tasks import finished, for_each, unless
+from services.gateway.uploads import Uploads
+
+_log = logging.getLogger(__name__)
+# No job is called like that: owners are hashes, or local.
+_SWEEP = Ref("gateways", "sweep")
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    """How long things are kept, in seconds; 0: for ever."""
+
+    sweep_s: float
+    """Between two looks."""
+
+    keep_jobs_s: float
+    """Ended jobs, from their end."""
+
+    keep_uploads_s: float
+    """Complete uploads that no job uses, from their completion."""
+
+    keep_unfinished_s: float
+    """Uploads that are not complete, from their last byte."""
+
+    leftover_s: float = 3600.0
+    """What belongs to nothing: whoever has just written it may be about to say what it belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The jobs of an owner."""
+
+    jobs: list[Job]
+    """All that can be read."""
+
+    complete: bool
+    """No others are there, so that what these don't need nobody needs."""
+
+
+class Sweeper:
+    """Removes what has expired, and what belongs to nothing. One gateway does it at a time."""
+
+    def __init__(
+        self, *, store: Store, control: JobControl, uploads: Uploads, leases: Leases, settings: SweepSettings,
+        metrics: GatewayMetrics,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._control = control
+        self._uploads = uploads
+        self._leases = leases
+        self._settings = settings
+        self._metrics = metrics
+
+    async def sweep_always(self) -> None:
+        """:meth:`sweep` now, and again and again."""
+        while True:
+            try:
+                await self._sweep_alone()
+            except ServiceError:
+                _log.exception("what has expired can't be removed now")
+            await asyncio.sleep(self._settings.sweep_s)
+
+    async def sweep(self) -> None:
+        """Look at everything once. Raises StoreUnavailable."""
+        await self._store.tidy()
+        for owner in await records.owners(self._store):
+            # Listed before any plan is read: whatever is stored later has a plan that is not looked at here.
+            spans = await self._store.names(keys.segments(owner))
+            known = await self._jobs(owner)
+            await for_each(known.jobs, self._look_at_job, at_once=_AT_ONCE)
+            await self._sweep_uploads(owner, known)
+            if known.complete:
+                await self._sweep_segments(owner, set(spans), known.jobs)
+
+    async def _sweep_alone(self) -> None:
+        lease = await self._leases.acquire(_SWEEP)
+        if lease is None:
+            return
+        try:
+            await unless(lease.lost, self.sweep())
+        finally:
+            await finished(self._leases.release(lease))
+
+    # ---- jobs ----
+
+    async def _jobs(self, owner: str) -> _Known:
+        refs = await records.job_refs(self._store, owner)
+        found = await for_each(refs, self._read, at_once=_AT_ONCE)
+        return _Known(jobs=[job for job in found if isinstance(job, Job)], complete=False not in found)
+
+    async def _read(self, ref: Ref) -> Job | bool:
+        """A job; True where there is none, False where there is one that can't be read."""
+        try:
+            stored = await records.read_job(self._store, ref)
+        except ValueError:
+            return False
+        if stored is not None:
+            return stored.job
+        await self._look_at_remains(ref)
+        return True
+
+    async def _look_at_remains(self, ref: Ref) -> None:
+        names = await self._store.keys(keys.job(ref, ""))
+        if names and await self._is_old(names, self._settings.leftover_s):
+            # Whoever looks after marked jobs removes them, once the mark is old, too.
+            await self._mark(ref)
+
+    async def _look_at_job(self, job: Job) -> None:
+        if job.deleting or not job.state.ended:
+            # Of an earlier release, or unmarked in an unlucky moment.
+            await self._mark(job.ref)
+        elif self._is_over(job.ended_at or job.created_at, self._settings.keep_jobs_s):
+            await self._remove_job(job)
+
+    async def _mark(self, ref: Ref) -> None:
+        with contextlib.suppress(NotFound):
+            await self._store.size(keys.active(ref))
+            return
+        await records.mark(self._store, ref)
+
+    async def _remove_job(self, job: Job) -> None:
+        try:
+            await self._control.delete(job.ref)
+        except (JobNotFound, WrongState):
+            # Removed, or retried, in this moment.
+            return
+        except ServiceError:
+            _log.exception("a job that has expired can't be removed", extra={"job_id": job.job_id, "owner": job.owner})
+            return
+        self._count("job", job.ref)
+
+    # ---- uploads ----
+
+    async def _sweep_uploads(self, owner: str, known: _Known) -> None:
+        used = {job.upload for job in known.jobs}
+        refs = [Ref(owner, name) for name in await self._store.names(keys.uploads(owner))]
+        await for_each(
+            (ref for ref in refs if ref not in used), lambda r: self._look_at_upload(r, known.complete), at_once=_AT_ONCE
+        )
+
+    async def _look_at_upload(self, ref: Ref, unused: bool) -> None:
+        try:
+            upload = await self._uploads.get(ref)
+        except UploadNotFound:
+            await self._look_at_upload_remains(ref)
+            return
+        if upload.complete:
+            names, kept_s = [keys.upload(ref, "complete.json")], self._settings.keep_uploads_s
+        else:
+            names, kept_s = [keys.upload(ref, "upload.json"), keys.upload(ref, "data")], self._settings.keep_unfinished_s
+        if kept_s and (unused or not upload.complete) and await self._is_old(names, kept_s):
+            with contextlib.suppress(UploadNotFound, WrongState):
+                await self._uploads.delete(ref)
+                self._count("upload", ref)
+
+    async def _look_at_upload_remains(self, ref: Ref) -> None:
+        names = [keys.upload(ref, name) for name in ("complete.json", "data")]
+        if await self._is_old(names, self._settings.leftover_s):
+            for name in names:
+                await self._store.delete(name)
+            self._count("leftover", ref)
+
+    # ---- segments ----
+
+    async def _sweep_segments(self, owner: str, spans: set[str], jobs: Iterable[Job]) -> None:
+        if not spans:
+            return
+        for planned in await for_each(jobs, self._spans_of, at_once=_AT_ONCE):
+            spans -= planned
+        await for_each(spans, lambda span: self._look_at_segments(owner, span), at_once=_AT_ONCE)
+
+    async def _spans_of(self, job: Job) -> set[str]:
+        plan = await stored_plan(self._store, job.ref)
+        return {plan.span_key(span) for span in plan.spans} if plan else set()
+
+    async def _look_at_segments(self, owner: str, span: str) -> None:
+        names = await self._store.keys(keys.segment(owner, span, ""))
+        if names and await self._is_old(names, self._settings.leftover_s):
+            for name in names:
+                await self._store.delete(name)
+            self._count("leftover", Ref(owner, span))
+
+    # ---- time ----
+
+    async def _is_old(self, names: Iterable[str], seconds: float) -> bool:
+        """Whether none of some objects was written since; those that are not there don't count."""
+        found = [when for when in await for_each(names, self._modified, at_once=_AT_ONCE) if when is not None]
+        return not found or time.time() - max(found) > seconds
+
+    async def _modified(self, name: str) -> float | None:
+        try:
+            return await self._store.modified(name)
+        except NotFound:
+            return None
+
+    def _is_over(self, since: float, kept_s: float) -> bool:
+        return bool(kept_s) and time.time() - since > kept_s
+
+    def _count(self, kind: str, ref: Ref) -> None:
+        _log.info("removed what nobody needs any more", extra={"kind": kind, "id": ref.id, "owner": ref.owner})
+        self._metrics.swept.labels(kind).inc()

@@ -1,0 +1,187 @@
+"""Retention over a real store: what expires goes, what is needed stays."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import JobNotFound, UploadNotFound
+from services.gateway import keys, records
+from services.gateway.jobs import JobRequest, State
+from services.gateway.keys import LOCAL
+from services.gateway.store.local import LocalStore
+from services.gateway.uploads import Uploads
+from tests.unit.gateway.examples import job, ref
+from tests.unit.gateway.test_control import REQUEST, Gateway, started, upload
+
+DAY_S = 86400.0
+JOB = ref("a")
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with started(tmp_path / "store") as gateway:
+        await upload(gateway, tmp_path)
+        yield gateway
+
+
+def uploads(gateway: Gateway) -> Uploads:
+    return gateway.service.servicer._uploads
+
+
+def keep(gateway: Gateway, **changes: float) -> None:
+    """Change how long things are kept."""
+    sweeper = gateway.service._sweeper
+    sweeper._settings = replace(sweeper._settings, **changes)
+
+
+async def ended(gateway: Gateway, name: str = "a", request: JobRequest = REQUEST) -> None:
+    """A job that has ended, with nobody at work on it any more."""
+    await gateway.control.create(ref(name), request)
+    await gateway.until(name, State.SUCCEEDED)
+    while await records.marked(gateway.store):
+        await asyncio.sleep(0.01)
+
+
+def make_old(gateway: Gateway, key: str, seconds: float) -> None:
+    """Have all objects whose keys begin so written some time ago."""
+    at = time.time() - seconds
+    for path in (gateway.store._root / key).rglob("*"):
+        os.utime(path, (at, at))
+
+
+async def test_after_everything_has_expired_no_object_is_left(gateway: Gateway):
+    await ended(gateway)
+    await ended(gateway, "b", JobRequest(upload_id="u", scale=1.0, frames=(0, 8)))
+    await uploads(gateway).create(ref("begun"), "b.mp4", 0)
+    await gateway.store.append(keys.upload(ref("begun"), "data"), 0, b"abc")
+    await gateway.store.write(keys.segment(LOCAL, "of-no-plan", "s.mp4"), _pieces(b"x"))
+    await gateway.store.append(keys.upload(ref("of-no-upload"), "data"), 0, b"abc")
+    keep(gateway, keep_jobs_s=1e-6, keep_uploads_s=1e-6, keep_unfinished_s=1e-6, leftover_s=0.0)
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        await gateway.service._sweeper.sweep()
+    assert [p for p in (gateway.store._root / "owners").rglob("*") if p.is_file()] == []
+    assert await gateway.store.keys("active/") == []
+    assert await gateway.book.page(LOCAL) == []
+
+
+async def test_nothing_goes_before_its_time(gateway: Gateway):
+    await ended(gateway)
+    await uploads(gateway).create(ref("begun"), "b.mp4", 0)
+    await gateway.store.write(keys.segment(LOCAL, "of-no-plan", "s.mp4"), _pieces(b"x"))
+    before = await gateway.store.keys("owners/")
+    await gateway.service._sweeper.sweep()
+    assert await gateway.store.keys("owners/") == before
+
+
+async def test_for_ever_is_for_ever(gateway: Gateway):
+    await ended(gateway)
+    keep(gateway, keep_jobs_s=0.0, keep_uploads_s=0.0, keep_unfinished_s=0.0)
+    make_old(gateway, "owners", 9999 * DAY_S)
+    before = await gateway.store.keys("owners/")
+    await gateway.service._sweeper.sweep()
+    assert await gateway.store.keys("owners/") == before
+
+
+async def test_an_upload_stays_as_long_as_a_job_refers_to_it(gateway: Gateway):
+    await ended(gateway)
+    make_old(gateway, "owners/local/uploads", 99 * DAY_S)
+    await gateway.service._sweeper.sweep()
+    assert (await uploads(gateway).get(ref("u"))).complete
+    await gateway.control.delete(JOB)
+    await gateway.service._sweeper.sweep()
+    with pytest.raises(UploadNotFound):
+        await uploads(gateway).get(ref("u"))
+
+
+async def test_an_upload_that_still_grows_is_not_abandoned(gateway: Gateway):
+    await uploads(gateway).create(ref("begun"), "b.mp4", 0)
+    await gateway.store.append(keys.upload(ref("begun"), "data"), 0, b"abc")
+    make_old(gateway, "owners/local/uploads", 99 * DAY_S)
+    await gateway.store.append(keys.upload(ref("begun"), "data"), 3, b"def")
+    await gateway.service._sweeper.sweep()
+    assert (await uploads(gateway).get(ref("begun"))).received_bytes == 6
+    make_old(gateway, "owners/local/uploads", 4 * DAY_S)
+    await gateway.service._sweeper.sweep()
+    with pytest.raises(UploadNotFound):
+        await uploads(gateway).get(ref("begun"))
+
+
+async def test_a_job_that_runs_keeps_what_it_has_however_old(gateway: Gateway):
+    gateway.workers.go.clear()
+    await gateway.control.create(JOB, REQUEST)
+    while not (segments := await gateway.store.keys(keys.segments(LOCAL))):
+        await asyncio.sleep(0.01)
+    make_old(gateway, "owners", 99 * DAY_S)
+    await gateway.service._sweeper.sweep()
+    assert await gateway.store.keys(keys.segments(LOCAL)) == segments
+    gateway.workers.go.set()
+    await gateway.until("a", State.SUCCEEDED)
+    assert gateway.workers.spans == 1
+
+
+async def test_an_expired_job_takes_along_only_what_no_other_needs(gateway: Gateway):
+    await ended(gateway)
+    await ended(gateway, "b", replace(REQUEST, labels=(("x", "y"),)))
+    record = await gateway.store.get(keys.job(JOB, "state.json"))
+    await gateway.book.update(JOB, lambda job: replace(job, ended_at=time.time() - 31 * DAY_S))
+    assert record != await gateway.store.get(keys.job(JOB, "state.json"))
+    await gateway.service._sweeper.sweep()
+    with pytest.raises(JobNotFound):
+        await gateway.book.look(JOB)
+    assert (await gateway.service.servicer._results.playlist(ref("b"))).segments == 3
+
+
+async def test_segments_of_an_owner_whose_job_can_not_be_read_stay(gateway: Gateway):
+    await gateway.store.put(keys.job(ref("later"), "request.json"), b'{"schema_version": 99}')
+    await gateway.store.write(keys.segment(LOCAL, "perhaps-its", "s.mp4"), _pieces(b"x"))
+    make_old(gateway, "owners", 99 * DAY_S)
+    before = await gateway.store.keys("owners/")
+    await gateway.service._sweeper.sweep()
+    assert await gateway.store.keys("owners/") == before
+
+
+async def test_a_job_of_an_earlier_release_that_nobody_looks_after_is_taken_up(gateway: Gateway):
+    stored = await uploads(gateway).get(ref("u"))
+    await records.write_request(gateway.store, job("old", source_sha256=stored.sha256, request=REQUEST))
+    await gateway.service._sweeper.sweep()
+    while gateway.book.find(ref("old")) is None:
+        await asyncio.sleep(0.01)
+    await gateway.until("old", State.SUCCEEDED)
+
+
+async def test_one_gateway_sweeps_at_a_time(tmp_path: Path):
+    async with started(tmp_path / "store", sweep_s=0.01) as gateway:
+        lease = await gateway.leases.acquire(ref("sweep", "gateways"))
+        while lease is None:
+            await asyncio.sleep(0)
+            lease = await gateway.leases.acquire(ref("sweep", "gateways"))
+        await gateway.store.put(keys.job(JOB, "request.json"), b'{"deleted": true}')
+        make_old(gateway, "owners", 99 * DAY_S)
+        await gateway.service._sweeper._sweep_alone()
+        assert await records.marked(gateway.store) == []
+        await gateway.leases.release(lease)
+        while await gateway.store.keys("owners/"):
+            await asyncio.sleep(0.01)
+
+
+async def test_files_of_processes_that_were_killed_go(tmp_path: Path):
+    dead, living = (LocalStore(tmp_path / "store", min_free_bytes=0) for _ in range(2))
+    left = dead._drafts.path()
+    left.write_bytes(b"half")
+    await living.tidy()
+    assert left.exists()
+    # A process that is killed closes its files, and removes none.
+    dead._drafts._lock.close()
+    await living.tidy()
+    assert not left.parent.exists()
+    living.close()
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data
