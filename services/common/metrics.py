@@ -3,6 +3,8 @@
 No label carries a job or an owner. Ids belong into logs.
 """
 
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from services.common.errors import SettingsError
@@ -16,13 +18,26 @@ DEVICE_NAMES = ("device", "driver", "cuda", "cudnn", "capability", "torch")
 """What is told of a device."""
 
 
+M = TypeVar("M", Counter, Histogram)
+
+
+def _known(metric: M, *values: str) -> M:
+    """A metric that is there from the start for values of its label: the first event is then an increase like any other."""
+    for value in values:
+        metric.labels(value)
+    return metric
+
+
 class InferenceMetrics:
     """What an inference pod measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.stage_duration = Histogram(
-            "seedvr2_stage_duration_seconds", "Time that one batch of frames spent in a stage.", ["stage"],
-            buckets=_SECONDS, registry=registry,
+        self.stage_duration = _known(
+            Histogram(
+                "seedvr2_stage_duration_seconds", "Time that one batch of frames spent in a stage.", ["stage"],
+                buckets=_SECONDS, registry=registry,
+            ),
+            "decode", "prepare", "vae_encode", "dit", "vae_decode", "colour", "encode",
         )  # fmt: skip
         self.span_duration = Histogram(
             "seedvr2_span_duration_seconds", "Time from a span's header to its end.", buckets=_SECONDS, registry=registry
@@ -34,9 +49,12 @@ class InferenceMetrics:
         self.concealed = Counter(
             "seedvr2_frames_concealed_total", "Frames that could not be decoded and repeat the one before.", registry=registry
         )
-        self.spans = Counter(
-            "seedvr2_spans_total", "Spans by outcome: done, cancelled, failed, handed_back.", ["outcome"], registry=registry
-        )
+        self.spans = _known(
+            Counter(
+                "seedvr2_spans_total", "Spans by outcome: done, cancelled, failed, handed_back.", ["outcome"], registry=registry
+            ),
+            "done", "cancelled", "failed", "handed_back",
+        )  # fmt: skip
         self.queue = Gauge("seedvr2_queue_spans", "Spans that wait for the ranks.", registry=registry)
         self.in_flight = Gauge("seedvr2_spans_in_flight", "Spans that are being restored.", registry=registry)
         self.ready = Gauge("seedvr2_ready", "1 while every rank has passed its self-test and spans are taken.", registry=registry)
@@ -50,13 +68,16 @@ class InferenceMetrics:
         )
         self.memory = Gauge("seedvr2_rank_memory_bytes", "Resident memory of a rank's process.", ["rank"], registry=registry)
         self.gpu_memory = Gauge("seedvr2_gpu_memory_bytes", "Memory that a rank holds on its GPU.", ["rank"], registry=registry)
-        self.out_of_memory = Counter(
-            "seedvr2_out_of_memory_total",
-            "Spans that didn't fit a device, by outcome: refused before they began, leaner where a leaner setting is tried next, "
-            "failed where there is none.",
-            ["outcome"],
-            registry=registry,
-        )
+        self.out_of_memory = _known(
+            Counter(
+                "seedvr2_out_of_memory_total",
+                "Spans that didn't fit a device, by outcome: refused before they began, leaner where a leaner setting is tried "
+                "next, failed where there is none.",
+                ["outcome"],
+                registry=registry,
+            ),
+            "refused", "leaner", "failed",
+        )  # fmt: skip
         self.out_of_memory_avoided = Counter(
             "seedvr2_out_of_memory_avoided_total",
             "Spans that were given a leaner setting from their beginning, because the fastest one would not have fit.",
@@ -114,7 +135,10 @@ class GatewayMetrics:
         self.jobs_resumed = Counter(
             "seedvr2_jobs_resumed_total", "Jobs that were taken up again after their gateway had left them.", registry=registry
         )
-        self.jobs_ended = Counter("seedvr2_jobs_ended_total", "Jobs that ended, by state.", ["state"], registry=registry)
+        self.jobs_ended = _known(
+            Counter("seedvr2_jobs_ended_total", "Jobs that ended, by state.", ["state"], registry=registry),
+            "SUCCEEDED", "FAILED", "CANCELLED",
+        )  # fmt: skip
         self.job_duration = Histogram(
             "seedvr2_job_duration_seconds",
             "Time from creation to the end of a job.",
@@ -175,12 +199,15 @@ class GatewayMetrics:
         self.info = Gauge(
             "seedvr2_gateway_info", "Always 1; the label tells which software this is.", ["version"], registry=registry
         )
-        self.webhooks = Counter(
-            "seedvr2_webhooks_total",
-            "Tries of webhooks, by outcome: delivered, failed, given_up.",
-            ["outcome"],
-            registry=registry,
-        )
+        self.webhooks = _known(
+            Counter(
+                "seedvr2_webhooks_total",
+                "Tries of webhooks, by outcome: delivered, failed, given_up.",
+                ["outcome"],
+                registry=registry,
+            ),
+            "delivered", "failed", "given_up",
+        )  # fmt: skip
         self.webhooks_pending = Gauge(
             "seedvr2_webhooks_pending", "Jobs whose webhook has not been delivered, also those that run.", registry=registry
         )

@@ -1,0 +1,112 @@
+"""With a real Prometheus: every panel of the dashboards shows something after a job, and alerts reach whom they should."""
+
+import math
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.dashboards import DASHBOARDS, Panel
+from services.common.client import GatewayClient
+from tests.clips import make
+from tests.fakes.nvml import build
+from tests.integration.gateway_calls import finished, request
+from tests.integration.processes import Process, gateway, running
+from tests.integration.prometheus import Monitoring, monitoring
+
+pytestmark = pytest.mark.integration
+
+ALERTS = Path(__file__).parents[2] / "helm" / "seedvr2" / "files" / "alerts.yaml"
+_INTERVAL = "30s"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Services with a job behind them, and what watches them."""
+
+    prometheus: Monitoring
+    worker: Process
+
+
+@asynccontextmanager
+async def watched(directory: Path) -> AsyncIterator[Watched]:
+    """A gateway, a worker with the embedded model beside a GPU that only NVIDIA's library knows of, and the page."""
+    (directory / "libraries").mkdir()
+    build(directory / "libraries")
+    worker = Process(
+        "services.inference", "SEEDVR2_INFERENCE", directory / "w", {"LD_LIBRARY_PATH": str(directory / "libraries")},
+        metrics_address="127.0.0.1:0", torch_threads=1, device="cpu", ranks=1, pool="nano",
+    )  # fmt: skip
+    async with running(worker):
+        front = gateway(directory / "gateway", worker, metrics_address="127.0.0.1:0")
+        async with running(front):
+            page = Process("services.ui", "SEEDVR2_UI", directory / "ui", gateway_address=front.address)
+            async with running(page):
+                targets = {"w": worker.ready["metrics_address"], "g": front.ready["metrics_address"], "ui": page.address}
+                async with monitoring(directory / "prometheus", targets, quick_rules(directory)) as prometheus:
+                    await prometheus.until("seedvr2_ready == 1", 120)
+                    await restore(front, directory)
+                    yield Watched(prometheus=prometheus, worker=worker)
+
+
+def quick_rules(directory: Path) -> Path:
+    """The chart's alerts, which wait no longer than a second."""
+    rules = yaml.safe_load(ALERTS.read_text())
+    for rule in (rule for group in rules["groups"] for rule in group["rules"] if "for" in rule):
+        rule["for"] = "1s"
+    (directory / "alerts.yaml").write_text(yaml.safe_dump(rules))
+    return directory / "alerts.yaml"
+
+
+async def restore(front: Process, directory: Path) -> None:
+    """One job, its result fetched."""
+    async with GatewayClient(front.address) as client:
+        upload = await client.upload_file(make.video(directory / "a.mp4", frames=8))
+        await client.create_job(request(upload, scale=1.0), "job")
+        await finished(client, "job")
+        await client.download_result("job", directory / "result.mp4")
+
+
+async def values_of(prometheus: Monitoring, query: str) -> list[float]:
+    """Of each series, without those of which nothing is known yet."""
+    found: list[dict[str, Any]] = await prometheus.query(query.replace("$__rate_interval", _INTERVAL))
+    return [value for each in found if not math.isnan(value := float(each["value"][1]))]
+
+
+async def test_every_panel_shows_something_and_a_lost_worker_is_reported(tmp_path: Path):
+    async with watched(tmp_path) as it:
+        prometheus = it.prometheus
+        for moved in ("seedvr2_spans_total", "seedvr2_jobs_ended_total", "seedvr2_download_bytes_total"):
+            await prometheus.until(f"sum(rate({moved}[{_INTERVAL}])) > 0")
+        empty = [
+            f"{title}: {panel.title}: {query}"
+            for title, panels in DASHBOARDS.values()
+            for panel in panels
+            for query, _ in panel.queries
+            if not await values_of(prometheus, query) and not panel.rare
+        ]
+        assert not empty, "\n".join(empty)
+        assert {alert["labels"]["alertname"] for alert in prometheus.told} <= {"Seedvr2GpuErrors"}
+        await it.worker.kill()
+        told = await prometheus.until_told("Seedvr2WorkersLost")
+        assert told["labels"] | {"state": "lost", "severity": "warning"} == told["labels"]
+        assert told["annotations"]["summary"] == "1 workers are lost."
+
+
+def test_dashboards_and_alerts_name_only_metrics_that_are_documented():
+    documented = set(re.findall(r"`(seedvr2_\w+)`", (ALERTS.parents[3] / "docs" / "metrics.md").read_text()))
+    queries = [query for _, panels in DASHBOARDS.values() for panel in panels for query, _ in panel.queries]
+    rules = yaml.safe_load(ALERTS.read_text())
+    queries += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    named = {re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in re.findall(r"seedvr2_\w+", query)}
+    assert named - documented == set()
+
+
+def test_panels_that_may_be_empty_are_few():
+    panels: list[Panel] = [panel for _, each in DASHBOARDS.values() for panel in each]
+    assert sum(panel.rare for panel in panels) < len(panels) / 4
