@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.common.metrics import GatewayMetrics
-from tests.helm.chart import CHART, Object, Refused, render
+from tests.helm.chart import CHART, Object, Refused, container, render, variables
 
 MULTI_GPU, PRODUCTION = (CHART / "ci" / f"{name}.yaml" for name in ("multi-gpu", "production"))
 KEDA = {"type": "keda", "prometheusAddress": "http://prometheus:9090"}
@@ -29,6 +29,21 @@ def test_a_pool_can_be_empty_until_something_waits():
     spec = render({}, PRODUCTION).get("ScaledObject", "inference-3b")["spec"]
     assert spec["minReplicaCount"] == 0
     assert spec["triggers"][0]["metadata"]["activationThreshold"] == "0"
+
+
+def test_jobs_wait_until_the_first_worker_of_an_empty_pool_has_started():
+    def wait_s(values: Object) -> float:
+        gateway = container(render(values).pods()["demo-seedvr2-gateway"], "gateway")
+        return float(variables(gateway).get("SEEDVR2_GATEWAY_WORKER_WAIT_S", 0))
+
+    assert wait_s(pool(**KEDA, min=0)) > startup_s(pool(**KEDA, min=0))
+    assert wait_s(pool(**KEDA, min=1)) == 0, "the gateway's own default"
+
+
+def startup_s(values: Object) -> float:
+    """How long a worker may take to start."""
+    probe = container(render(values).pods()["demo-seedvr2-inference-a"], "inference")["startupProbe"]
+    return float(probe["periodSeconds"] * probe["failureThreshold"])
 
 
 def test_workers_stay_longer_than_it_takes_to_load_a_model():
