@@ -4,7 +4,7 @@ import functools
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,31 @@ def podman(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
-def start(image: str, name: str, *, settings: Mapping[str, Any], volumes: Mapping[str, str | Path] | None = None) -> Container:
-    """Start a service with settings; ``volumes`` are paths in it, each with a volume's name or a directory of this machine."""
+def start(
+    image: str,
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    volumes: Mapping[str, str | Path] | None = None,
+    command: Sequence[str] = (),
+) -> Container:
+    """Start a service with settings; ``volumes`` are paths in it, each with a volume's name or a path of this machine, and
+    ``command`` replaces what the image would run."""
     stop(name)
     flags = [f"--env={key}={value}" for key, value in settings.items()]
     flags += [f"--volume={source}:{path}" for path, source in (volumes or {}).items()]
-    said = podman(*_global_flags(), "run", "--detach", f"--name={name}", *_STRICT, *_limits(), *flags, image)
+    said = podman(*_global_flags(), "run", "--detach", f"--name={name}", *_STRICT, *_limits(), *flags, image, *command)
     assert said.returncode == 0, said.stderr
     host = podman("inspect", name, "--format", "{{.NetworkSettings.IPAddress}}").stdout.strip()
     return Container(name=name, host=host)
+
+
+def run_once(image: str, *, settings: Mapping[str, Any], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in an image, as a Job does, to its end."""
+    flags = [f"--env={key}={value}" for key, value in settings.items()]
+    return podman(
+        *_global_flags(), "run", "--rm", *_STRICT, *_limits(), *flags, f"--entrypoint={command[0]}", image, *command[1:]
+    )
 
 
 def stop(name: str) -> int:
@@ -102,3 +118,6 @@ def _limits() -> tuple[str, ...]:
 
 PROBE = "localhost/seedvr2-ui:standin"
 """The image by which is found out how containers run here."""
+
+STANDIN = "localhost/seedvr2-standin:bookworm"
+"""The base of all of them: for programs of this machine that should run beside them."""

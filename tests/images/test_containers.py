@@ -1,7 +1,12 @@
 """The images as containers: what they may, how they end, and a clip that is restored across three of them."""
 
 import asyncio
+import contextlib
+import json
 import os
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from demo.measure import read_frames
 from services.common.client import GatewayClient
 from tests.e2e.demo_clips import FRAMES, HEIGHT, WIDTH, bad_clip
 from tests.e2e.page_fixtures import browse
-from tests.images.podman import Container, inspect, podman, start, stop
+from tests.images.podman import STANDIN, Container, inspect, podman, run_once, start, stop
 
 TAG = os.environ.get("SEEDVR2_TEST_IMAGES", "")
 pytestmark = [
@@ -52,18 +57,72 @@ def ui(gateway: Container) -> Iterator[Container]:
 async def test_a_person_restores_a_clip_across_three_containers(
     tmp_path: Path, ui: Container, gateway: Container, inference: Container
 ):
-    inference.wait_well("grpc://127.0.0.1:50061/seedvr2.v1.Worker")
-    gateway.wait_well("grpc://127.0.0.1:50051/seedvr2.v1.Gateway")
+    inference.wait_well("grpc://127.0.0.1:50063/seedvr2.v1.Worker")
+    gateway.wait_well("grpc://127.0.0.1:50053/seedvr2.v1.Gateway")
     ui.wait_well("http://127.0.0.1:7860/readyz")
-    async with browse(f"http://{ui.host}:7860", accept_downloads=True) as browsed:
+    await restore(f"http://{ui.host}:7860", tmp_path)
+
+
+async def restore(page: str, directory: Path) -> None:
+    """What a person does: choose a clip, start, wait, download."""
+    async with browse(page, accept_downloads=True) as browsed:
         await browsed.open()
-        await browsed.choose(bad_clip(tmp_path / "bad.mp4"))
+        await browsed.choose(bad_clip(directory / "bad.mp4"))
         await browsed.page.click("#start:not([disabled])")
         await browsed.wait_text("#progress", f"{FRAMES} frames restored")
         async with browsed.page.expect_download() as coming:
             await browsed.page.click("#download")
-        await (await coming.value).save_as(tmp_path / "restored.mp4")
-    assert read_frames(tmp_path / "restored.mp4").shape == (FRAMES, 2 * HEIGHT, 2 * WIDTH, 3)
+        await (await coming.value).save_as(directory / "restored.mp4")
+    assert read_frames(directory / "restored.mp4").shape == (FRAMES, 2 * HEIGHT, 2 * WIDTH, 3)
+
+
+@pytest.mark.timeout(600)
+async def test_a_person_restores_a_clip_that_is_kept_in_a_bucket(tmp_path: Path, bucket: dict[str, str], inference: Container):
+    scratch = {"SEEDVR2_S3_SCRATCH_DIRECTORY": "/tmp/scratch"}
+    prepared = run_once(image("gateway"), settings=bucket | scratch, command=("python", "-m", "services.gateway.store.bucket"))
+    assert prepared.returncode == 0, prepared.stderr
+    settings = {**bucket, "SEEDVR2_GATEWAY_WORKERS": f"a={inference.host}:50061"}
+    gateway = start(image("gateway"), "seedvr2-test-s3-gateway", settings=settings, volumes={"/data": "seedvr2-test-scratch"})
+    page = start(image("ui"), "seedvr2-test-s3-ui", settings={"SEEDVR2_UI_GATEWAY_ADDRESS": f"{gateway.host}:50051"})
+    try:
+        inference.wait_well("grpc://127.0.0.1:50063/seedvr2.v1.Worker")
+        page.wait_well("http://127.0.0.1:7860/readyz")
+        await restore(f"http://{page.host}:7860", tmp_path)
+        assert gateway.run("sh", "-c", "test ! -e /data/store/owners").returncode == 0, "artifacts are in a directory"
+    finally:
+        stop(page.name)
+        stop(gateway.name)
+        podman("volume", "rm", "--force", "seedvr2-test-scratch")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings of an S3 server, which runs in a container, too."""
+    identities = tmp_path / "s3.json"
+    key, secret = "someone", "a-long-secret-key"
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    user = {"name": "a", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+    identities.write_text(json.dumps({"identities": [user]}))
+    options = ("-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-dir=/data", "-s3.config=/s3.json", "-s3.iam=false", "-webdav=false")
+    volumes = {"/usr/local/bin/weed": Path(sys.executable).parent / "weed", "/s3.json": identities, "/data": "seedvr2-test-s3"}
+    server = start(STANDIN, "seedvr2-test-s3", settings={}, volumes=volumes, command=("weed", "mini", *options))
+    wait_page(f"http://{server.host}:8333/healthz", server)
+    yield {
+        "SEEDVR2_S3_ENDPOINT": f"http://{server.host}:8333", "SEEDVR2_S3_BUCKET": "videos",
+        "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
+    }  # fmt: skip
+    stop(server.name)
+    podman("volume", "rm", "--force", "seedvr2-test-s3")
+
+
+def wait_page(url: str, container: Container) -> None:
+    """Return once a page answers with 200."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        assert time.monotonic() < deadline, container.log
+        time.sleep(0.2)
 
 
 async def test_a_program_on_this_machine_reaches_the_gateway(gateway: Container):

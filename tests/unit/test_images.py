@@ -1,7 +1,9 @@
 """What can be said of the Dockerfiles without building them."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,48 @@ def test_what_it_copies_is_there_and_reaches_the_build(dockerfile: Path):
             for source in shlex.split(argument)[:-1]:
                 assert (ROOT / source).exists(), source
                 assert any(source == path or source.startswith(f"{path}/") for path in allowed), f"{source} is ignored"
+
+
+ENTRIES = {
+    "ui": ("ui.__main__", "common.check"),
+    "gateway": ("gateway.__main__", "gateway.store.bucket", "common.check", "cli.command"),
+    "inference": ("inference.__main__", "inference.models", "inference.delivery.command", "inference.gpu.rank", "common.check",
+                  "cli.command"),
+}  # fmt: skip
+"""Modules that are run in each image."""
+
+
+@BY_SERVICE
+def test_what_is_run_finds_every_module_that_it_imports(dockerfile: Path):
+    copies = [argument for name, argument in instructions(dockerfile) if name == "COPY" and "--from=" not in argument]
+    copied = [ROOT / source for argument in copies for source in shlex.split(argument)[:-1]]
+    seen: set[Path] = set()
+    waiting = [module_file(f"services.{entry}") for entry in ENTRIES[dockerfile.parent.name]]
+    while waiting:
+        found = waiting.pop()
+        if found is None or found in seen:
+            continue
+        seen.add(found)
+        assert any(found == path or path in found.parents for path in copied), f"{found.relative_to(ROOT)} is not in the image"
+        waiting += [module_file(name) for name in imported_at_once(found)]
+    assert len(seen) > 5
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """Modules of ours that a file imports as it is imported itself, and the packages that they are in."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("services"):
+            parts = str(node.module).split(".")
+            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def module_file(name: str) -> Path | None:
+    """Where a module is; None where a name is none, or is made by the build."""
+    path = ROOT.joinpath(*name.split("."))
+    if "pb" in path.parts:
+        return None
+    return next((each for each in (path / "__init__.py", path.with_suffix(".py")) if each.exists()), None)
 
 
 @BY_SERVICE
