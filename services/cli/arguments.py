@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn
 
-from services.cli import jobs, models, plan, restore, tokens, up
+from services.cli import jobs, models, plan, restore, tokens, up, usage
 from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.common.formats import FORMAT_OF_SUFFIX
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands.add_parser("plan", help="what restoring would do: size, frames, time, memory"))
     _add_jobs(commands.add_parser("jobs", help="list, show, watch, cancel, retry, delete and download jobs"))
     _add_models(commands.add_parser("models", help="list, fetch and verify models"))
+    _add_usage(commands.add_parser("usage", help="what was used in a month, and may be"))
     _add_tokens(commands.add_parser("tokens", help="make tokens that a gateway lets in"))
     return parser
 
@@ -184,6 +185,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     # Its --token-file is the hub's; whom a gateway should let in is in the environment.
     parsers["list"].set_defaults(gateway_token_file=None, ca=None, act_as="")
     _add_json(parsers["list"])
+
+
+def _add_usage(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=usage.show)
+    parser.add_argument("--month", default="", metavar="YYYY-MM", help="in UTC (default: this one)")
+    parser.add_argument("--all-owners", action="store_true", help="what everybody used, for administrators")
+    _add_server(parser)
 
 
 def _add_tokens(parser: argparse.ArgumentParser) -> None:

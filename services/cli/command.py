@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from services.cli.arguments import build_parser
+from services.cli.connection import TOKEN_FILE
 from services.cli.output import UsageError, print_error
-from services.common.errors import ServiceError
+from services.common.errors import ServiceError, TokenMissing
 
 
 def run(typed: Sequence[str]) -> int:
@@ -32,6 +33,9 @@ def run(typed: Sequence[str]) -> int:
     except UsageError as error:
         print_error(as_json, "UsageError", str(error))
         return 2
+    except TokenMissing:
+        advice = f"Name the file with yours by --token-file or {TOKEN_FILE}."
+        print_error(as_json, TokenMissing.__name__, f"The gateway lets in who shows a token. {advice}")
     except ServiceError as error:
         print_error(as_json, type(error).__name__, error.message)
     except BrokenPipeError:

@@ -43,6 +43,12 @@ def client_of(arguments: argparse.Namespace) -> GatewayClient:
     return GatewayClient(arguments.server, login=login, tls=tls)
 
 
+def own_client(address: str) -> GatewayClient:
+    """A client of a gateway that this command started; it may want a token, too. Raises SettingsError."""
+    token_file = _file(None, TOKEN_FILE)
+    return GatewayClient(address, login=token_file_login(token_file) if token_file else None)
+
+
 def _file(named: Path | None, variable: str) -> Path | None:
     from_environment = os.environ.get(variable)
     return named or (Path(from_environment) if from_environment else None)

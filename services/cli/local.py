@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from services.cli.connection import own_client
 from services.cli.service import ServiceProcess, ServiceSpec
-from services.common.client import GatewayClient
-from services.common.errors import SettingsError, Unavailable, WorkerUnavailable
+from services.common.errors import SettingsError, Unauthenticated, Unavailable, WorkerUnavailable
 
 _POOL = "local"
 _POLL_S = 0.2
@@ -123,13 +123,16 @@ class LocalStack:
     async def _wait_for_worker(self) -> None:
         detail = ""
         try:
-            async with asyncio.timeout(self._options.ready_s), GatewayClient(self.gateway_address) as client:
+            async with asyncio.timeout(self._options.ready_s), own_client(self.gateway_address) as client:
                 while True:
                     workers = (await client.cluster_status()).workers
                     if any(worker.state in ("ready", "busy") for worker in workers):
                         return
                     detail = next((f": {worker.detail}" for worker in workers if worker.detail), "")
                     await asyncio.sleep(_POLL_S)
+        except Unauthenticated:
+            # It is there, and tells how its worker is to those alone who have a token.
+            return
         except TimeoutError as error:
             raise WorkerUnavailable(f"The worker isn't ready{detail}; its log is {self._services[0].log}.") from error
 

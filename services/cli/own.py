@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from services.cli.connection import CONNECT_S, connected
+from services.cli.connection import CONNECT_S, connected, own_client
 from services.cli.local import LocalStack, StackOptions
 from services.cli.output import tell
 from services.cli.progress import Bar
@@ -24,6 +24,6 @@ async def gateway(arguments: argparse.Namespace, bar: Bar, directory: Path | Non
     with contextlib.ExitStack() as kept:
         directory = directory or Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="seedvr2-")))
         options = StackOptions(data_directory=directory, model=arguments.model, model_directory=arguments.model_directory)
-        async with LocalStack(options, tell) as stack, GatewayClient(stack.gateway_address) as client:
+        async with LocalStack(options, tell) as stack, own_client(stack.gateway_address) as client:
             await client.wait_connected(CONNECT_S)
             yield client

@@ -14,7 +14,8 @@
     │   ├── ModelBroken            a model's files are missing, changed or of another shape
     │   └── FingerprintChanged     a worker can't restore what another fingerprint planned
     ├── RangeOutOfBounds           a part was asked for that the object doesn't have
-    ├── Unauthenticated            say who you are: a token is missing, wrong or has expired
+    ├── Unauthenticated            say who you are: the token is wrong or has expired
+    │   └── TokenMissing           there is none
     ├── PermissionDenied           whoever calls may not do this
     ├── TooLarge                   a limit of this installation is passed
     │   ├── LoginsLimited          too many wrong tokens came from there; wait
@@ -110,7 +111,11 @@ class RangeOutOfBounds(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """A token is missing, wrong or has expired."""
+    """A token is wrong or has expired."""
+
+
+class TokenMissing(Unauthenticated):
+    """The call shows no token, and this gateway wants one."""
 
 
 class PermissionDenied(ServiceError):

@@ -193,6 +193,9 @@ class GatewayMetrics:
         )  # fmt: skip
         self.upload_bytes = Counter("seedvr2_upload_bytes_total", "Bytes received in uploads.", registry=registry)
         self.download_bytes = Counter("seedvr2_download_bytes_total", "Bytes sent in downloads.", registry=registry)
+        self.logins_refused = Counter(
+            "seedvr2_logins_refused_total", "Calls that were not let in, by the error's class.", ["reason"], registry=registry
+        )
         self.requests = Counter(
             "seedvr2_requests_total", "Calls answered, by method and status code.", ["method", "code"], registry=registry
         )

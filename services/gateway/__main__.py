@@ -79,7 +79,7 @@ async def serve(
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
     stall_s = settings.span_stall_s + settings.worker_poll_s
-    door = make_door(identity, settings.address)
+    door = make_door(identity, settings.address, metrics)
     tls = channel_tls(
         settings.worker_ca_file, settings.worker_certificate_file, settings.worker_key_file, settings.worker_tls_name
     )
@@ -90,7 +90,7 @@ async def serve(
         store = await stack.enter_async_context(open_store(settings, s3, directory, metrics))
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
-            metrics=metrics, web=web, buckets=buckets,
+            metrics=metrics, web=web, buckets=buckets, quota_file=identity.quota_file,
         )  # fmt: skip
         shown = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         server = Server(

@@ -11,6 +11,8 @@ from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.rpc.status import canonical_code
 from services.gateway.catalogue import KnownModel
+from services.gateway.identity.quotas import Quota
+from services.gateway.identity.usage import Usage
 from services.gateway.jobs import Failure, Job, JobRequest, PlanSummary, Result, State
 from services.gateway.ports import QualityCheck, WorkerView
 from services.gateway.progress import Progress, shown_progress
@@ -126,6 +128,21 @@ def encode_plan(plan: PlanSummary) -> pb.PlanSummary:
         predicted_time=_duration(plan.until_done_s), container=plan.container, warnings=plan.warnings,
         predicted_memory_bytes=plan.predicted_memory_bytes, predicted_wait=_duration(plan.predicted_wait_s),
     )  # fmt: skip
+
+
+def encode_usage(usage: Usage, *, with_owner: bool) -> pb.Usage:
+    """What somebody used."""
+    return pb.Usage(
+        subject=usage.subject, owner=usage.owner if with_owner else "", jobs=usage.jobs, gpu_seconds=usage.gpu_seconds,
+        megapixels=usage.megapixels,
+    )  # fmt: skip
+
+
+def encode_quota(quota: Quota) -> pb.Quota:
+    """What somebody may use."""
+    return pb.Quota(
+        active_jobs=quota.active_jobs, gpu_seconds_month=quota.gpu_seconds_month, megapixels_month=quota.megapixels_month
+    )
 
 
 def encode_object(download: Download) -> pb.ObjectInfo:

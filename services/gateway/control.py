@@ -15,6 +15,7 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.cleaning import remove_fetched, remove_job
 from services.gateway.driving import Driver
 from services.gateway.identity.caller import current_caller
+from services.gateway.identity.quotas import Quotas
 from services.gateway.jobs import Job, JobRequest, PlanSummary
 from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
@@ -48,7 +49,7 @@ class JobControl:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, catalogue: Catalogue, driver: Driver,
-        limits: PlanLimits, settings: ControlSettings, outside: Outside,
+        limits: PlanLimits, settings: ControlSettings, quotas: Quotas, outside: Outside,
     ) -> None:  # fmt: skip
         self._book = book
         self._sources = sources
@@ -57,6 +58,7 @@ class JobControl:
         self._driver = driver
         self._limits = limits
         self._settings = settings
+        self._quotas = quotas
         self._outside = outside
         self._beginning: dict[Ref, Job] = {}
         self._locks: weakref.WeakValueDictionary[Ref, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -88,7 +90,7 @@ class JobControl:
         """Begin a job, or find the one with this id and an equal request; a refused one leaves nothing.
 
         Raises:
-            AlreadyExists: the id belongs to another request. QueueFull, StoreFull: not now.
+            AlreadyExists: the id belongs to another request. QueueFull, QuotaExceeded, StoreFull: not now.
             InvalidOption, NotSupported, InvalidVideo, UploadNotFound, WrongState, WorkerUnavailable: it can't be done.
         """
         ref = ref if ref.id else Ref(ref.owner, secrets.token_hex(8))
@@ -97,25 +99,29 @@ class JobControl:
             known = await self._book.seek(ref)
             if known is not None:
                 return _same(known, request)
-            filename, sha256 = await self._check(ref.owner, request)
-            job = Job(
-                owner=ref.owner, subject=current_caller().subject, job_id=ref.id, request=request,
-                model=request.model or self._catalogue.default_model(),
-                filename=filename, source_sha256=sha256, created_at=time.time(),
-                request_id=tracing.request_id(), traceparent=trace.traceparent if (trace := tracing.current()) else "",
-            )  # fmt: skip
-            # Others were let in while its source was looked at. From here on it counts itself.
-            self._check_queue(ref.owner, request)
-            self._beginning[ref] = job
-            try:
-                # Once it is written it must be driven, whoever asked for it and went away.
-                return await asyncio.shield(self._begin(job))
-            except AlreadyExists as error:
-                # Another gateway was asked at the same moment.
-                known = await self._book.seek(ref)
-                if known is None:
-                    raise AlreadyExists(f"The id {ref.id} is being used or deleted; choose another.", field="job_id") from error
-                return _same(known, request)
+            async with self._quotas.place():
+                return await self._create(ref, request)
+
+    async def _create(self, ref: Ref, request: JobRequest) -> Job:
+        filename, sha256 = await self._check(ref.owner, request)
+        job = Job(
+            owner=ref.owner, subject=current_caller().subject, job_id=ref.id, request=request,
+            model=request.model or self._catalogue.default_model(),
+            filename=filename, source_sha256=sha256, created_at=time.time(),
+            request_id=tracing.request_id(), traceparent=trace.traceparent if (trace := tracing.current()) else "",
+        )  # fmt: skip
+        # Others were let in while its source was looked at. From here on it counts itself.
+        self._check_queue(ref.owner, request)
+        self._beginning[ref] = job
+        try:
+            # Once it is written it must be driven, whoever asked for it and went away.
+            return await asyncio.shield(self._begin(job))
+        except AlreadyExists as error:
+            # Another gateway was asked at the same moment.
+            known = await self._book.seek(ref)
+            if known is None:
+                raise AlreadyExists(f"The id {ref.id} is being used or deleted; choose another.", field="job_id") from error
+            return _same(known, request)
 
     def _active(self) -> list[Left]:
         known = [Left(job=job, frames_done=self._book.progress(job.ref).frames_done) for job in self._book.active()]
@@ -176,9 +182,9 @@ class JobControl:
 
         Raises:
             JobNotFound: no such job. WrongState: it has not stopped, or its upload was replaced.
-            UploadNotFound: its upload is gone. StoreFull: no space.
+            UploadNotFound: its upload is gone. QuotaExceeded, StoreFull: not now.
         """
-        async with self._changing(ref):
+        async with self._changing(ref), self._quotas.place():
             job = await self._book.look(ref, latest=True)
             jobs.retried(job, time.time())
             if not job.request.is_remote:

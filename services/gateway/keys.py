@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 OWNERS = "owners/"
+USAGE = "usage/"
 LOCAL = "local"
 """Owner of everything where nobody has to say who they are."""
 
@@ -63,6 +64,26 @@ def marked(keys: Iterable[str]) -> list[Ref]:
     """The jobs whose marks are among ``keys``."""
     found = (key.removeprefix(ACTIVE).split("/") for key in keys)
     return [Ref(*parts) for parts in found if len(parts) == len(Ref._fields)]
+
+
+def usages(month: str) -> str:
+    """Where it is kept what everybody used in a month. Beside the owners' things: it stays when those go."""
+    return f"{USAGE}{month}/"
+
+
+def usage(month: str, owner: str) -> str:
+    """Where it is kept what an owner used in a month."""
+    return f"{usages(month)}{owner}/"
+
+
+def job_usage(month: str, ref: Ref, created_at: float) -> str:
+    """What a job used; an id can be used again, so its moment belongs to the name."""
+    return f"{usage(month, ref.owner)}{ref.id}.{round(created_at * 1000)}.json"
+
+
+def owner_of_usage(key: str) -> str:
+    """Whose record of use it is."""
+    return key.removeprefix(USAGE).split("/")[1]
 
 
 def webhook(ref: Ref) -> str:

@@ -29,6 +29,7 @@ from services.gateway.book import JobBook
 from services.gateway.cleaning import remove_plan
 from services.gateway.cuts import CutFinder, Cuts
 from services.gateway.dispatch import Dispatcher
+from services.gateway.identity.usage import UsageBook
 from services.gateway.jobs import Job, State
 from services.gateway.keys import Ref
 from services.gateway.outputs import kept
@@ -64,7 +65,7 @@ class Restorer:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, dispatcher: Dispatcher,
-        spans: SpanRunner, cuts: CutFinder, limits: PlanLimits, metrics: GatewayMetrics, outside: Outside,
+        spans: SpanRunner, cuts: CutFinder, usage: UsageBook, limits: PlanLimits, metrics: GatewayMetrics, outside: Outside,
     ) -> None:  # fmt: skip
         self._book = book
         self._sources = sources
@@ -73,6 +74,7 @@ class Restorer:
         self._dispatcher = dispatcher
         self._spans = spans
         self._cuts = cuts
+        self._usage = usage
         self._limits = limits
         self._metrics = metrics
         self._outside = outside
@@ -94,6 +96,7 @@ class Restorer:
                 await self._fail(ref, token, InternalError(text))
 
     async def _run(self, ref: Ref, token: int) -> None:
+        await self._usage.began(self._book.get(ref))
         with tracing.span("probe"):
             run = await self._look(ref, token)
         while True:

@@ -15,6 +15,8 @@ from services.gateway.control import ControlSettings, JobControl
 from services.gateway.cuts import CutFinder
 from services.gateway.dispatch import Dispatcher, Patience
 from services.gateway.driving import Driver, DriverSettings
+from services.gateway.identity.quotas import Quotas
+from services.gateway.identity.usage import UsageBook
 from services.gateway.measuring import Measuring
 from services.gateway.outside_setup import make_outside
 from services.gateway.planning import PlanLimits
@@ -38,11 +40,13 @@ class GatewayService:
 
     def __init__(
         self, *, settings: GatewaySettings, store: Store, workers: Workers, container: ContainerFiles, leases: Leases,
-        metrics: GatewayMetrics, web: WebSettings | None = None,
-        buckets: BucketSettings | None = None,
+        metrics: GatewayMetrics, web: WebSettings | None = None, buckets: BucketSettings | None = None, quota_file: str = "",
     ) -> None:  # fmt: skip
+        """``quota_file``: what callers may use; empty: as much as they want. Raises SettingsError: it can't be used."""
         limits = plan_limits(settings)
         self._book = book = JobBook(store, fresh_s=settings.fresh_s)
+        usage = UsageBook(store)
+        quotas = Quotas(quota_file, book, usage)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
         self._webhooks, outside = make_outside(
@@ -55,12 +59,12 @@ class GatewayService:
         dispatcher = Dispatcher(workers, patience, poll_s=settings.worker_poll_s)
         spans = SpanRunner(
             book=book, sources=sources, store=store, container=container, workers=workers, dispatcher=dispatcher,
-            metrics=metrics, attempts=settings.span_attempts, stall_s=settings.span_stall_s,
+            usage=usage, metrics=metrics, attempts=settings.span_attempts, stall_s=settings.span_stall_s,
         )  # fmt: skip
         restorer = Restorer(
             book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
-            cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), metrics=metrics,
-            outside=outside,
+            cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), usage=usage,
+            metrics=metrics, outside=outside,
         )  # fmt: skip
         self._driver = driver = Driver(
             book=book, store=store, restorer=restorer, leases=leases, metrics=metrics,
@@ -68,7 +72,7 @@ class GatewayService:
         )  # fmt: skip
         self._control = JobControl(
             book=book, sources=sources, store=store, catalogue=catalogue, driver=driver, limits=limits,
-            settings=_control_settings(settings), outside=outside,
+            settings=_control_settings(settings), quotas=quotas, outside=outside,
         )  # fmt: skip
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
@@ -80,6 +84,7 @@ class GatewayService:
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
             results=results, version=version(),
+            usage=usage, quotas=quotas,
         )  # fmt: skip
         """Answers the calls."""
         self._backend = Backend(

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from services.common.errors import InvalidInput, InvalidOption, ServiceError
@@ -17,6 +18,8 @@ from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
 from services.gateway.identity.caller import Role, current_caller, require_admin
+from services.gateway.identity.quotas import Quotas
+from services.gateway.identity.usage import UsageBook, checked_month
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.memory import listed_by
@@ -71,7 +74,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     def __init__(
         self, *, uploads: Uploads, book: JobBook, control: JobControl, results: Results, catalogue: Catalogue,
-        workers: Workers, metrics: GatewayMetrics, version: str,
+        workers: Workers, usage: UsageBook, quotas: Quotas, metrics: GatewayMetrics, version: str,
     ) -> None:  # fmt: skip
         self._uploads = uploads
         self._book = book
@@ -79,6 +82,8 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         self._results = results
         self._catalogue = catalogue
         self._workers = workers
+        self._usage = usage
+        self._quotas = quotas
         self._version = version
         self.metrics = metrics
 
@@ -201,6 +206,21 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         caller = current_caller()
         by = caller.by.subject if caller.by else ""
         return pb.GetCallerResponse(subject=caller.subject, role=caller.role.value, by_subject=by)
+
+    @_unary
+    async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:
+        caller, month = current_caller(), checked_month(request.month)
+        if request.all_owners:
+            require_admin("see what others used")
+            used = await self._usage.of_all(month)
+        else:
+            used = [replace(await self._usage.of(caller.owner, month), subject=caller.subject)]
+        return pb.GetUsageResponse(
+            month=month,
+            usages=[codec.encode_usage(usage, with_owner=caller.role is Role.ADMIN) for usage in used],
+            quota=codec.encode_quota(self._quotas.of(caller)),
+            active_jobs=self._quotas.active(caller.owner),
+        )
 
     # ---- cluster ----
 

@@ -29,6 +29,7 @@ from services.common.plan import Plan, Segment, Span
 from services.gateway import keys
 from services.gateway.book import JobBook
 from services.gateway.dispatch import Dispatcher
+from services.gateway.identity.usage import DeviceTime, UsageBook
 from services.gateway.jobs import Job, lost_on, noted, span_lost, span_went_on
 from services.gateway.ports import ContainerFiles, Workers
 from services.gateway.progress import ProgressMeter
@@ -71,7 +72,7 @@ class SpanRunner:
 
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, workers: Workers,
-        dispatcher: Dispatcher, metrics: GatewayMetrics, attempts: int, stall_s: float,
+        dispatcher: Dispatcher, usage: UsageBook, metrics: GatewayMetrics, attempts: int, stall_s: float,
     ) -> None:  # fmt: skip
         """``attempts`` tries without any new segment end a span; a worker gives up after ``stall_s`` without progress."""
         self._book = book
@@ -80,6 +81,7 @@ class SpanRunner:
         self._container = container
         self._workers = workers
         self._dispatcher = dispatcher
+        self._usage = usage
         self._metrics = metrics
         self._attempts = attempts
         self._stall_s = stall_s
@@ -91,15 +93,18 @@ class SpanRunner:
             WorkerUnavailable, FingerprintChanged: nobody could restore it.
             ServiceError: what made it fail, every time or for good.
         """
-        wanted, tries = _work(work, span), self._tries(work, span)
+        wanted, tries, gpu_seconds = _work(work, span), self._tries(work, span), 0.0
         self._metrics.segments_reused.inc(len(await self._stored(work, span)))
         while len(stored := await self._stored(work, span)) < len(span.segments):
             began = time.monotonic()
             async with self._dispatcher.worker_for(wanted, lambda: self._show(work)) as address:
                 self._metrics.span_wait.observe(time.monotonic() - began)
-                error = await self._try(work, span, stored, address)
+                spent = self._device_time(address)
+                error = await self._try(work, span, stored, address, spent)
             left = await self._stored(work, span)
             self._dispatcher.charge(wanted, wanted.megapixels * len(left - stored) / len(span.segments))
+            # What was lost with a worker is nobody's to pay.
+            gpu_seconds += spent.seconds if len(left) > len(stored) else 0.0
             # A worker that was lost after its last segment did all its work.
             if error is not None and len(left) < len(span.segments):
                 await self._note_loss(work, span, error, address, went_on=len(left) > len(stored))
@@ -107,7 +112,13 @@ class SpanRunner:
                 await self._take_note(work, span, error, address)
                 wanted = wanted if restores_leaner(error) else avoiding(wanted, address)
                 await asyncio.sleep(pause_s)
+        key = work.plan.span_key(span)
+        await self._usage.span_done(work.job, key, gpu_seconds=gpu_seconds, megapixels=wanted.megapixels)
         self._show(work)
+
+    def _device_time(self, address: str) -> DeviceTime:
+        status = next((view.status for view in self._workers.views() if view.address == address), None)
+        return DeviceTime(devices=status.ranks / max(1, status.slots) if status else 1.0)
 
     def _tries(self, work: JobWork, span: Span) -> Tries:
         """What earlier gateways lost on a span counts."""
@@ -121,11 +132,13 @@ class SpanRunner:
         if isinstance(error, WorkerBroken):
             await self._book.update(work.job.ref, lambda job: span_lost(job, span.index, address), token=work.token)
 
-    async def _try(self, work: JobWork, span: Span, stored: frozenset[int], address: str) -> ServiceError | None:
+    async def _try(
+        self, work: JobWork, span: Span, stored: frozenset[int], address: str, spent: DeviceTime
+    ) -> ServiceError | None:
         """One attempt: None when the worker says that it is done, or what a new attempt could overcome."""
         work.meter.span_started(time.monotonic())
         try:
-            await self._attempt(work, span, stored, address)
+            await self._attempt(work, span, stored, address, spent)
         except ServiceError as error:
             if isinstance(error, StoreFull) or not (error.retryable or isinstance(error, _WORTH_A_TRY)):
                 raise
@@ -134,7 +147,7 @@ class SpanRunner:
             work.meter.span_stopped()
         return None
 
-    async def _attempt(self, work: JobWork, span: Span, stored: frozenset[int], address: str) -> None:
+    async def _attempt(self, work: JobWork, span: Span, stored: frozenset[int], address: str, spent: DeviceTime) -> None:
         task = _task(work, span, stored, self._stall_s)
 
         async def keep(segment: Segment, data: bytes) -> None:
@@ -147,6 +160,7 @@ class SpanRunner:
 
         def note(stage: str, frames: int, seconds: float) -> None:
             work.meter.stage_done(span.index, stage, frames, seconds)
+            spent.note(stage, seconds)
             self._show(work)
 
         with (

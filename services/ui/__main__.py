@@ -14,12 +14,13 @@ from services.common import tracing
 from services.common.client import GatewayClient
 from services.common.errors import SettingsError
 from services.common.http.serve import address_of, bound_socket
+from services.common.http.tls import server_context
 from services.common.logs import setup_logging
 from services.common.otlp import PREFIX as TRACING_PREFIX
 from services.common.otlp import TracingSettings, open_recorder
 from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
-from services.common.rpc.tls import channel_tls
+from services.common.rpc.tls import channel_tls, server_tls
 from services.common.settings import read_settings
 from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
@@ -59,7 +60,8 @@ async def _serve(settings: UiSettings, listener: socket.socket) -> None:
         settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=tls, login=visitor_login
     ) as client:
         app = build_app(client, settings, CollectorRegistry())
-        server = PageServer(app, listener, settings.drain_s)
+        files = server_tls(settings.tls_certificate_file, settings.tls_key_file, "")
+        server = PageServer(app, listener, settings.drain_s, tls=server_context(files) if files else None)
         stop = asyncio.Event()
         serving = asyncio.create_task(server.run_until(stop))
         await asyncio.wait([serving, asyncio.create_task(server.wait_listening())], return_when=asyncio.FIRST_COMPLETED)

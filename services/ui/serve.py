@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 
 from starlette.types import ASGIApp
 
@@ -12,9 +13,9 @@ from services.ui.ending import StreamsEnd
 class PageServer(HttpServer):
     """See :class:`HttpServer`."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, drain_s: float) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, drain_s: float, *, tls: ssl.SSLContext | None = None) -> None:
         self._stop = asyncio.Event()
-        super().__init__(StreamsEnd(app, self._stop), listener, drain_s)
+        super().__init__(StreamsEnd(app, self._stop), listener, drain_s, tls=tls)
 
     def stopping(self) -> None:
         """Tell the open pages."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.common.addresses import parse_networks
+from services.common.rpc.tls import server_tls
 from services.common.settings import setting
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -14,6 +15,8 @@ class UiSettings:
     """What the page needs to know; each field is a setting."""
 
     address: str = setting("127.0.0.1:7860", "host:port of the page; port 0 takes any free one")
+    tls_certificate_file: str = setting("", "PEM file of the certificate that browsers see; empty: no TLS")
+    tls_key_file: str = setting("", "PEM file of its private key")
     gateway_address: str = setting("127.0.0.1:50051", "host:port of the gateway, or grpcs://host:port")
     gateway_ca_file: str = setting("", "PEM file of who signs the gateway's certificate; empty: the public authorities")
     user_header: str = setting(
@@ -34,6 +37,7 @@ class UiSettings:
     def __post_init__(self) -> None:
         if not _ROOT_PATH.fullmatch(self.root_path):
             raise ValueError(f"root_path {self.root_path!r} must be empty or like /seedvr2, without a slash at the end")
+        server_tls(self.tls_certificate_file, self.tls_key_file, "")
         parse_networks(self.trusted_proxies)
         if self.user_header and not self.trusted_proxies:
             raise ValueError("user_header needs trusted_proxies: from anybody else the header could name anybody")

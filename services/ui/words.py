@@ -113,6 +113,8 @@ def error_words(error: ServiceError) -> str:
     """An error as a sentence for whoever looks at the page."""
     if type(error) in (errors.Unavailable, errors.DeadlinePassed):
         return _UNREACHABLE
+    if isinstance(error, errors.TokenMissing):
+        return "You are signed out. Load the page again to sign in."
     return error.message
 
 

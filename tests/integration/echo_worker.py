@@ -92,6 +92,7 @@ class EchoWorker(worker_pb2_grpc.WorkerServicer):
                     yield pb.RestoreResponse(segment=part)
                 assert (await anext(messages)).stored.first == segment.first
                 sent += 1
+                yield _progress("dit", segment.end - task.segments[0].first, 0.25)
                 yield _progress("encode", segment.end - task.segments[0].first, 0.01)
             yield pb.RestoreResponse(done=pb.SpanDone(frames=len(frames) - task.context_frames))
 

@@ -27,10 +27,8 @@ pytestmark = pytest.mark.integration
 METHODS = list(pb.DESCRIPTOR.services_by_name["Gateway"].methods)
 IDS = [method.name for method in METHODS]
 ALICE, BOB, ROOT, PAGE = identity("alice"), identity("bob"), identity("root", Role.ADMIN), identity("page", Role.DELEGATE)
-OF_NOBODY = {"ListModels", "GetClusterStatus", "GetCaller"}
-"""Calls whose answers have nothing of any owner."""
-MAKING = {"CreateUpload", "CreateJob"}
-"""Calls that make something of the caller's own, whatever others have under the same id."""
+OF_NOBODY = {"ListModels", "GetClusterStatus", "GetCaller", "GetUsage"}
+"""Calls whose answers have nothing of any other owner."""
 
 
 class Service(NamedTuple):

@@ -271,6 +271,10 @@ class GatewayClient:
         """Who calls, as the gateway sees it."""
         return await self._calls.call(pb.GetCallerResponse, pb.GetCallerRequest())
 
+    async def usage(self, month: str = "", *, all_owners: bool = False) -> pb.GetUsageResponse:
+        """What the caller used in a month, YYYY-MM (empty: this one), and may use; ``all_owners``: what everybody used."""
+        return await self._calls.call(pb.GetUsageResponse, pb.GetUsageRequest(month=month, all_owners=all_owners))
+
     # ---- cluster ----
 
     async def models(self) -> pb.ListModelsResponse:

@@ -114,6 +114,7 @@ class SyncGatewayClient:
     frame = _blocking(GatewayClient.frame)
     quality_report = _blocking(GatewayClient.quality_report)
     caller = _blocking(GatewayClient.caller)
+    usage = _blocking(GatewayClient.usage)
     models = _blocking(GatewayClient.models)
     cluster_status = _blocking(GatewayClient.cluster_status)
 

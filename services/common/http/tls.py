@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from services.common.rpc.tls import ServerTls
+from services.common.rpc.tls import ServerTls, checked_pair
 from services.common.watched import Watched
 
 
@@ -11,10 +11,11 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     """What a server shows; a certificate that changes is read again at the next connection.
 
     Raises:
-        SettingsError: a file can't be read, or is not what it should be.
+        SettingsError: a file can't be read, is not what it should be, or has expired.
     """
 
-    def read(*_: bytes) -> ssl.SSLContext:
+    def read(certificate: bytes, key: bytes, _: bytes = b"") -> ssl.SSLContext:
+        checked_pair(certificate, key)
         return _context(tls)
 
     paths: list[Path] = [tls.certificate, tls.key, *([tls.client_ca] if tls.client_ca else [])]

@@ -99,7 +99,7 @@ def channel_credentials(tls: ChannelTls) -> grpc.ChannelCredentials:
     ca = Watched([tls.ca], _checked_ca).get() if tls.ca else None
     if tls.certificate is None or tls.key is None:
         return grpc.ssl_channel_credentials(ca)
-    certificate, key = Watched([tls.certificate, tls.key], _checked_pair).get()
+    certificate, key = Watched([tls.certificate, tls.key], checked_pair).get()
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
@@ -111,12 +111,12 @@ def handshake_words(details: str) -> str:
 
 
 def _server_configuration(certificate: bytes, key: bytes, client_ca: bytes | None = None) -> grpc.ServerCertificateConfiguration:
-    _checked_pair(certificate, key)
+    checked_pair(certificate, key)
     ca = _checked_ca(client_ca) if client_ca is not None else None
     return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=ca)
 
 
-def _checked_pair(certificate: bytes, key: bytes) -> tuple[bytes, bytes]:
+def checked_pair(certificate: bytes, key: bytes) -> tuple[bytes, bytes]:
     """Both, if they belong together and are valid now. Raises ValueError."""
     first = _certificates(certificate)[0]
     try:

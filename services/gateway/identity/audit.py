@@ -11,7 +11,8 @@ _NAME = "seedvr2.audit"
 # Everything else changes something.
 _READING = ("Get", "List", "Watch", "Download", "Plan")
 _REFUSED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
-_LIMITED = "LoginsLimited"
+# Whoever shows nothing, or isn't looked at, tries nothing; such lines could fill a disk.
+_UNTOLD = frozenset({"TokenMissing", "LoginsLimited"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +63,9 @@ class Audit:
 
 
 def _is_written(record: CallRecord, outcome: str, reason: str) -> bool:
-    if outcome in _REFUSED or reason == _LIMITED or not record.call.startswith(_READING):
+    if reason in _UNTOLD:
+        return False
+    if outcome in _REFUSED or not record.call.startswith(_READING):
         return True
     by = record.caller.by if record.caller else None
     return by is not None and by.role is Role.ADMIN

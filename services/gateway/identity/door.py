@@ -4,11 +4,11 @@ import contextlib
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.common.errors import PermissionDenied, ServiceError, Unauthenticated
+from services.common.errors import PermissionDenied, ServiceError, TokenMissing, Unauthenticated
 from services.common.login import checked_subject
 from services.common.rpc.status import code_of
 from services.gateway.identity.attempts import FailedLogins
@@ -52,11 +52,16 @@ class Authenticator(Protocol):
 class Door:
     """Lets callers in."""
 
-    def __init__(self, authenticators: Sequence[Authenticator], failures: FailedLogins, audit: Audit) -> None:
-        """No ``authenticators``: everybody is let in, and is the caller without authentication."""
+    def __init__(
+        self, authenticators: Sequence[Authenticator], failures: FailedLogins, audit: Audit,
+        on_refusal: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """No ``authenticators``: everybody is let in, and is the caller without authentication. ``on_refusal`` is told the class
+        of the error with which somebody was not let in."""
         self._authenticators = authenticators
         self._failures = failures
         self._audit = audit
+        self._on_refusal = on_refusal
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     @contextlib.asynccontextmanager
@@ -70,8 +75,7 @@ class Door:
         """
         record, outcome, reason = CallRecord(call=name, address=presented.address), "CANCELLED", ""
         try:
-            record.caller = await self.admit(presented)
-            _check_named(record.caller, name)
+            record.caller = await self._let_in(name, presented)
             # A call has a task of its own, so there is nobody to give the name back to.
             set_caller(record.caller)
             yield record
@@ -84,6 +88,16 @@ class Door:
             raise
         finally:
             self._audit.write(record, outcome, reason)
+
+    async def _let_in(self, name: str, presented: Presented) -> Caller:
+        try:
+            caller = await self.admit(presented)
+            _check_named(caller, name)
+        except ServiceError as error:
+            if self._on_refusal is not None:
+                self._on_refusal(type(error).__name__)
+            raise
+        return caller
 
     async def admit(self, presented: Presented) -> Caller:
         """Who makes a call.
@@ -98,7 +112,7 @@ class Door:
         scheme, _, token = presented.authorization.strip().partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
-            raise Unauthenticated(_WANTED)
+            raise TokenMissing(_WANTED)
         digest = hashlib.sha256(token.encode()).digest()
         # Whoever shares an address with somebody who guesses goes on with a token that was right before.
         if digest not in self._known:

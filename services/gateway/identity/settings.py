@@ -30,6 +30,7 @@ class IdentitySettings:
     )
     failed_logins: int = setting(20, "wrong tokens from one address within a minute; then new ones are not looked at")
     failed_logins_in_all: int = setting(1000, "the same from everywhere")
+    quota_file: str = setting("", "JSON file that says how much callers may use (docs/security.md); empty: as much as they want")
     audit_file: str = setting("", "file that gets a line for who did what; empty: among the other lines of the log")
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from services.common.addresses import parse_networks
 from services.common.errors import SettingsError
+from services.common.metrics import GatewayMetrics
 from services.gateway.identity.attempts import FailedLogins
 from services.gateway.identity.audit import Audit
 from services.gateway.identity.door import Authenticator, Door
@@ -18,7 +19,7 @@ _WINDOW_S = 60.0
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
-def make_door(settings: IdentitySettings, address: str) -> Door:
+def make_door(settings: IdentitySettings, address: str, metrics: GatewayMetrics) -> Door:
     """Who may come in; ``address`` is where the gateway listens. Raises SettingsError: a file can't be used."""
     authenticators: list[Authenticator] = []
     if settings.token_file:
@@ -32,7 +33,7 @@ def make_door(settings: IdentitySettings, address: str) -> Door:
             extra={"address": address},
         )
     failures = FailedLogins(per_address=settings.failed_logins, in_all=settings.failed_logins_in_all, window_s=_WINDOW_S)
-    return Door(authenticators, failures, _audit(settings))
+    return Door(authenticators, failures, _audit(settings), on_refusal=lambda reason: metrics.logins_refused.labels(reason).inc())
 
 
 def make_interceptor(settings: IdentitySettings, door: Door) -> CallerInterceptor:

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from services.cli.command import run
+from services.common.errors import TokenMissing
 from tests.unit.common.fake_gateway import FakeGateway
 
 
@@ -35,6 +36,13 @@ def test_wrong_usage_with_json_is_an_object(capsys: pytest.CaptureFixture[str]):
 def test_a_gateway_that_is_not_there_is_a_sentence_and_exit_code_1(unused_tcp_port: int, capsys: pytest.CaptureFixture[str]):
     assert run(["models", "list", "--server", f"127.0.0.1:{unused_tcp_port}"]) == 1
     assert capsys.readouterr().err.startswith(f"No gateway answers at 127.0.0.1:{unused_tcp_port}; ")
+
+
+async def test_a_gateway_that_wants_a_token_is_answered_with_how_to_show_one(server: str, gateway: FakeGateway):
+    gateway.errors = [TokenMissing("This gateway lets in who shows a token.")]
+    code, out, err = await _seedvr2("jobs", "list", "--server", server)
+    assert (code, out) == (1, "")
+    assert "--token-file or SEEDVR2_TOKEN_FILE" in err
 
 
 async def test_an_error_of_the_service_names_its_class_with_json(server: str, gateway: FakeGateway):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.arguments import build_parser
-from services.cli.connection import client_of, connected
+from services.cli.connection import client_of, connected, own_client
 from services.common.errors import SettingsError, Unavailable
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
 from services.common.rpc.server import Server
@@ -70,3 +70,14 @@ async def test_nobody_at_the_address_is_told(unused_tcp_port: int):
     with pytest.raises(Unavailable, match="No gateway answers"):
         async with connected(_arguments("--server", f"127.0.0.1:{unused_tcp_port}")):
             pass
+
+
+async def test_a_gateway_of_its_own_is_shown_the_same_token(
+    gateway: FakeGateway, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    monkeypatch.setenv("SEEDVR2_TOKEN_FILE", str(token))
+    async with own_client(server) as client:
+        await client.list_jobs()
+    assert ("authorization", "Bearer secret") in gateway.metadata

@@ -23,6 +23,7 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         self.calls: list[tuple[str, Any]] = []
         self.metadata: list[tuple[str, str]] = []
         """Of the last ListJobs."""
+        self.usage = pb.GetUsageResponse()
         self.upload = pb.Upload()
         self.kept = bytearray()
         self.offsets: list[int] = []
@@ -88,6 +89,10 @@ class FakeGateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]
         self.job.job_id = request.job_id
         self.job.request.CopyFrom(request.request)
         return pb.CreateJobResponse(job=self.job)
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
+        self._note(request)
+        return self.usage
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         self._note(request)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 
 from services.common.settings import as_environment
 from services.ui.settings import UiSettings
+from tests.certificates import Authority
 
 
 @contextlib.asynccontextmanager
@@ -48,6 +50,21 @@ async def test_the_process_listens_says_where_and_ends_in_order(tmp_path: Path) 
     assert process.returncode == 0
     assert [json.loads(line)["level"] for line in rest.splitlines()] == ["info"] * len(rest.splitlines())
     assert not list(scratch.glob("seedvr2-ui-*"))
+
+
+async def test_the_page_is_served_over_tls_where_a_certificate_is_named(tmp_path: Path) -> None:
+    authority, ready = Authority(tmp_path / "ca"), tmp_path / "ready.json"
+    pair = authority.sign("page")
+    files = {"tls_certificate_file": str(pair.certificate), "tls_key_file": str(pair.key), "ready_file": str(ready)}
+    async with started(address="127.0.0.1:0", gateway_address="127.0.0.1:1", **files) as process:
+        await lines_until(process, "listening")
+        context = ssl.create_default_context(cafile=authority.ca)
+        async with httpx.AsyncClient(verify=context) as client:
+            address = json.loads(ready.read_text())["address"]
+            assert (await client.get(f"https://{address}/healthz")).text == "ok\n"
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_a_wrong_setting_is_one_line_and_status_two() -> None:

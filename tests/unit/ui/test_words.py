@@ -93,6 +93,8 @@ def test_a_lost_connection_is_told_without_addresses() -> None:
 
 
 def test_an_error_of_ours_keeps_its_sentence() -> None:
+    assert "sign in" in error_words(errors.TokenMissing("This gateway lets in who shows a token."))
+    assert error_words(errors.Unauthenticated("The token has expired.")) == "The token has expired."
     assert error_words(errors.WorkerUnavailable("No worker serves nano.")) == "No worker serves nano."
 
 

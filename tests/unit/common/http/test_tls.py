@@ -45,3 +45,6 @@ def test_files_that_are_no_certificate_are_refused(tmp_path: Path):
     (tmp_path / "a").write_text("nothing")
     with pytest.raises(SettingsError, match="no certificate"):
         server_context(ServerTls(certificate=tmp_path / "a", key=tmp_path / "a"))
+    expired = Authority(tmp_path / "ca").sign("server", days=-1)
+    with pytest.raises(SettingsError, match="has expired"):
+        server_context(ServerTls(certificate=expired.certificate, key=expired.key))

@@ -69,6 +69,16 @@ async def test_reflection_lists_the_service(running: tuple[Server, grpc.aio.Chan
     assert NAME in {service.name for service in answers[0].list_services_response.service}
 
 
+async def test_reflection_can_be_switched_off():
+    server = Server("127.0.0.1:0", reflection=False)
+    async with open_channel(f"127.0.0.1:{await server.start()}") as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(aiter(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    await server.stop(0)
+
+
 async def test_a_port_that_is_taken_is_refused_in_words(running: tuple[Server, grpc.aio.Channel]):
     first = Server("127.0.0.1:0")
     port = await first.start()

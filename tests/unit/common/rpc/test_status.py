@@ -12,6 +12,7 @@ from services.common.errors import (
     InvalidOption,
     JobNotFound,
     QueueFull,
+    QuotaExceeded,
     ServiceError,
     SettingsError,
     WorkerUnavailable,
@@ -143,3 +144,9 @@ def test_what_is_missing_is_named_by_its_kind():
     resource = error_details_pb2.ResourceInfo()
     details["google.rpc.ResourceInfo"].Unpack(resource)
     assert (resource.resource_type, resource.description) == ("job", "There is no job a.")
+
+
+def test_a_quota_travels_as_one():
+    status = status_of(QuotaExceeded("You have used it up.", field="active_jobs"))
+    details = {detail.type_url.rpartition(".")[2] for detail in status.details}
+    assert details == {"ErrorInfo", "QuotaFailure"}
