@@ -50,7 +50,9 @@ class Dispatcher:
         """Model and pool of jobs that wait for any worker that serves them."""
         self._waiting: list[_Ticket] = []
         self._running: dict[_Ticket, Assignment] = {}
-        workers.on_change(self._assign)
+        self._able: dict[tuple[str, ...], tuple[bool, bool]] = {}
+        self._assigning: asyncio.Handle | None = None
+        workers.on_change(self._note_change)
 
     @contextlib.asynccontextmanager
     async def worker_for(self, work: Work, on_wait: Callable[[], None]) -> AsyncIterator[str]:
@@ -62,7 +64,7 @@ class Dispatcher:
         """
         ticket = _Ticket(replace(work, since=time.monotonic()), asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
-        self._assign()
+        self._assign_soon()
         try:
             yield await self._granted(ticket, on_wait)
         finally:
@@ -108,7 +110,7 @@ class Dispatcher:
             if ticket.granted.done():
                 return ticket.granted.result()
             now = time.monotonic()
-            fitting, others = self._able(ticket.work)
+            fitting, others = self._who_is_able(ticket.work)
             if fitting:
                 seen_worker = seen_fingerprint = now
                 continue
@@ -126,25 +128,38 @@ class Dispatcher:
         if no_worker_s > self._patience.worker_wait_s:
             raise _nobody(work.model, work.pool, self._patience.worker_wait_s)
 
-    def _able(self, work: Work) -> tuple[bool, bool]:
+    def _who_is_able(self, work: Work) -> tuple[bool, bool]:
         """Whether workers could restore it, and whether others serve its model in its pool."""
-        fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
-        return fitting, best_offer(self._workers.views(), work.model, work.pool) is not None
+        key = (work.model, work.model_hash, work.fingerprint, work.pool, f"{work.width}x{work.height}")
+        if key not in self._able:
+            fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
+            self._able[key] = fitting, best_offer(self._workers.views(), work.model, work.pool) is not None
+        return self._able[key]
+
+    def _note_change(self) -> None:
+        self._able.clear()
+        self._assign_soon()
+
+    def _assign_soon(self) -> None:
+        """Once for all that happens at the same time: a long film brings a thousand spans."""
+        if self._assigning is None:
+            self._assigning = asyncio.get_running_loop().call_soon(self._assign)
 
     def _release(self, ticket: _Ticket) -> None:
         assignment = self._running.pop(ticket, None)
         if assignment is not None:
             pause_s = self._courtesy.release(assignment.address, time.monotonic(), random.random())  # noqa: S311 - no secret
             if pause_s:
-                asyncio.get_running_loop().call_later(pause_s, self._assign)
-        self._assign()
+                asyncio.get_running_loop().call_later(pause_s, self._assign_soon)
+        self._assign_soon()
 
     def _assign(self) -> None:
-        now, by_work = time.monotonic(), {ticket.work: ticket for ticket in self._waiting}
+        self._assigning, now = None, time.monotonic()
         found = assign(
-            list(by_work), self._running.values(), self._candidates(now), recent=self._shares.recent(now), now=now,
+            self.waiting(), self._running.values(), self._candidates(now), recent=self._shares.recent(now), now=now,
             salt=self._salt,
         )  # fmt: skip
+        by_work = {ticket.work: ticket for ticket in self._waiting} if found else {}
         for assignment in found:
             ticket = by_work[assignment.work]
             self._waiting.remove(ticket)

@@ -4,7 +4,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from services.common.errors import ServiceError, WrongState
@@ -471,7 +471,7 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
     Raises:
         ValueError: another schema version, not a job, or not the state of this one.
     """
-    fixed, changing = _record(request), _known(_record(state)) if state else {}
+    fixed, changing = _record(request), _record(state) if state else {}
     if changing.pop("created_at", fixed["created_at"]) != fixed["created_at"]:
         raise OtherJob("a state that belongs to another job of the same id")
     asked: dict[str, Any] = fixed.pop("request")
@@ -480,20 +480,21 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
     asked["labels"] = tuple((name, value) for name, value in asked["labels"])
     plan, failure, result = (changing.pop(name, None) for name in ("plan", "failure", "result"))
     return Job(
-        request=JobRequest(**asked),
+        request=JobRequest(**_known(JobRequest, asked)),
         state=State(changing.pop("state", State.PENDING)),
-        plan=PlanSummary(**{**plan, "warnings": tuple(plan["warnings"])}) if plan else None,
-        failure=Failure(**failure) if failure else None,
-        result=Result(**result) if result else None,
+        plan=PlanSummary(**_known(PlanSummary, {**plan, "warnings": tuple(plan["warnings"])})) if plan else None,
+        failure=Failure(**_known(Failure, failure)) if failure else None,
+        result=Result(**_known(Result, result)) if result else None,
         notes=tuple(changing.pop("notes", ())),
         span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
-        **{**fixed, **changing},
+        **_known(Job, fixed | changing),
     )
 
 
-def _known(record: dict[str, Any]) -> dict[str, Any]:
-    # A later release, running beside this one, may write more.
-    return {name: value for name, value in record.items() if name in Job.__slots__}
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that this release knows: a later one, beside it during an upgrade, may have written more."""
+    names = {each.name for each in fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _record(data: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """On a GPU: what a worker chooses for its memory changes no byte, the prediction holds, and the device passes its checks."""
 
 import gc
+import itertools
 
 import numpy as np
 import pytest
@@ -42,6 +43,32 @@ def test_what_waits_in_host_memory_changes_no_byte(model: Model, setting: Settin
     expected = restored(model, Setting(slice_latents=2))
     assert np.array_equal(restored(model, setting), expected)
     assert np.array_equal(restored(model, Setting(slice_latents=2)), expected)
+
+
+@pytest.mark.parametrize("setting", [Setting(slice_latents=2), Setting(slice_latents=2, offload=True, park=True)])
+def test_a_span_that_stands_aside_for_another_leaves_it_the_device_and_loses_no_byte(model: Model, setting: Setting):
+    expected, pauses, held = restored(model, setting), itertools.count(), list[int]()
+
+    def let_another_go_first() -> None:
+        if next(pauses) % 3 == 2:
+            with restorer.aside():
+                torch.cuda.synchronize()
+                held.append(torch.cuda.memory_allocated())
+                assert np.array_equal(restored(model, Setting(slice_latents=2)), expected)
+            model.dit.offload(wanted=setting.offload)
+
+    gc.collect()
+    idle = torch.cuda.memory_allocated()
+    model.dit.offload(wanted=setting.offload)
+    settings = RestoreSettings(width=WIDTH, height=HEIGHT, seed=0, first_frame=0, slice_latents=2, park=setting.park)
+    restorer = SpanRestorer(
+        model, settings, on_stage=lambda *_: None, checkpoint=lambda: None, pause=let_another_go_first
+    )  # fmt: skip
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, HEIGHT // 2, WIDTH // 2, 3), dtype=np.uint8)
+    assert np.array_equal(np.concatenate([*restorer.push(frames), *restorer.finish()]), expected)
+    assert len(held) >= 3
+    # Latents of a window, and frames on their way to the host.
+    assert max(held) < idle + (64 << 20)
 
 
 def test_the_peak_is_what_was_predicted(model: Model):

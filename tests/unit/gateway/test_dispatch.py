@@ -152,3 +152,18 @@ async def test_a_worker_that_others_use_too_is_left_to_them_for_a_moment():
     assert dispatcher._courtesy.left_alone(0.0) == {"w:1"}
     async with dispatcher.worker_for(WORK, lambda: None) as address:
         assert address == "w:1"
+
+
+async def test_thousands_of_spans_may_wait():
+    workers = Listed(*(view(f"w:{i}") for i in range(50)))
+    dispatcher, done = Dispatcher(workers, PATIENT), list[str]()
+
+    async def restore(span: int) -> None:
+        async with dispatcher.worker_for(replace(WORK, span=span), lambda: None) as address:
+            await asyncio.sleep(0)
+            done.append(address)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(restore(span) for span in range(3000)))
+    assert len(done) == 3000
+    assert len(set(done)) == 50

@@ -133,3 +133,10 @@ def test_only_a_job_that_has_ended_is_deleted():
 
 def test_a_retry_shuts_out_whoever_still_lets_go_of_the_run_before():
     assert jobs.retried(jobs.cancelled(job(fence=4), 5), 30).fence == 5
+
+
+def test_what_a_later_release_wrote_more_is_passed_over():
+    request, state = json.loads(jobs.request_to_json(joining())), json.loads(jobs.state_to_json(joining()))
+    for record in (request, request["request"], state, state["plan"]):
+        record["later"] = 1
+    assert jobs.job_from_json(json.dumps(request).encode(), json.dumps(state).encode()) == joining()
