@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +16,10 @@ from starlette.routing import Route
 
 from services.common.addresses import Network
 from services.common.errors import ServiceError
-from services.common.logs import log_context
+from services.common.http.tracing import Traced
 from services.common.metrics import GatewayMetrics
 from services.common.rpc.status import code_of
+from services.common.tracing import REQUEST_ID
 from services.gateway.identity.door import Door
 from services.gateway.rest.answers import NO_STORE, error_answer, plain_answer
 from services.gateway.rest.backend import Backend
@@ -32,8 +31,6 @@ from services.gateway.rest.uploads import UploadRoutes
 from services.gateway.rest.videos import Videos
 
 Handler = Callable[[Request], Awaitable[Response]]
-_REQUEST_ID = "x-request-id"
-_PLAIN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +74,11 @@ def build_app(backend: Backend, access: Access, ready: Callable[[], bool]) -> St
     routes = [_route(path, list(found), backend.metrics, access) for path, found in grouped]
     cors = Middleware(
         CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"],
-        expose_headers=["Upload-Offset", "Upload-Length", "Upload-Complete", "Location", "Retry-After", _REQUEST_ID],
+        expose_headers=["Upload-Offset", "Upload-Length", "Upload-Complete", "Location", "Retry-After", REQUEST_ID],
     )  # fmt: skip
     return Starlette(
         routes=routes,
-        middleware=[cors] if access.origins else [],
+        middleware=[Middleware(Traced), *([cors] if access.origins else [])],
         exception_handlers={HTTPException: _http_error, 500: _lost_error},
     )
 
@@ -152,15 +149,12 @@ def _route(path: str, found: list[Endpoint], metrics: GatewayMetrics, access: Ac
     by_method = {endpoint.method: endpoint for endpoint in found}
 
     async def answer(request: Request) -> Response:
-        endpoint, request_id = by_method["GET" if request.method == "HEAD" else request.method], _request_id(request)
-        with log_context(request_id=request_id):
-            try:
-                with _counted(metrics, endpoint.operation):
-                    response = await _answered(endpoint, request, access)
-            except Exception as error:
-                response = error_answer(error)
-        response.headers[_REQUEST_ID] = request_id
-        return response
+        endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        try:
+            with _counted(metrics, endpoint.operation):
+                return await _answered(endpoint, request, access)
+        except Exception as error:
+            return error_answer(error)
 
     return Route(path, answer, methods=list(by_method))
 
@@ -187,11 +181,6 @@ def _counted(metrics: GatewayMetrics, operation: str) -> Iterator[None]:
         raise
     finally:
         metrics.requests.labels(operation, code).inc()
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get(_REQUEST_ID, "")
-    return given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
