@@ -42,6 +42,7 @@ lint: setup     ## ruff, mypy, import rules, protos, Dockerfiles, shell scripts
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy && .venv/bin/lint-imports
 	.venv/bin/buf lint protos
+	for wire in tests/recorded/*/wire.binpb; do .venv/bin/buf breaking protos --against $$wire || exit 1; done
 	.venv/bin/hadolint services/*/Dockerfile
 	.venv/bin/shellcheck scripts/*.sh .ci/run
 

@@ -30,6 +30,7 @@
     │   ├── WorkerUnavailable      no worker can be reached
     │   ├── ClusterUnavailable     the Kubernetes API doesn't answer
     │   │   └── ClusterForbidden   it doesn't allow what the gateway needs
+    │   ├── NewerRelease           a later release wrote it, and its servers know what it means
     │   └── Draining               this server is about to stop
     ├── DeadlinePassed             time ran out
     ├── JobCancelled               somebody cancelled it
@@ -184,6 +185,10 @@ class ClusterForbidden(ClusterUnavailable):
     """The Kubernetes API doesn't allow what the gateway needs."""
 
     retryable = False
+
+
+class NewerRelease(Unavailable):
+    """A later release of the service wrote this; its servers know what it means."""
 
 
 class Draining(Unavailable):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from services.common.colours import COLOURS
+from services.common.records import record_fields, require_known
 
 SCHEMA_VERSION = 1
 
@@ -173,7 +174,10 @@ class Plan:
         return tuple(segment for span in self.spans for segment in span.segments)
 
     def span_key(self, span: Span) -> str:
-        """Where the span's segments are stored: equal for equal source, frames and plan, whatever the job."""
+        """Where the span's segments are stored: equal for equal source, frames and plan, whatever the job.
+
+        Segments of earlier releases are found by it: a field that is added must be left out where it has its default.
+        """
         frames = [span.first, span.end, span.context, span.cuts, [s.name for s in span.segments]]
         parts = [self.source_sha256, *frames, asdict(self.restore)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -242,11 +246,13 @@ def plan_from_json(data: bytes) -> Plan:
     """Read :func:`plan_to_json` back.
 
     Raises:
-        ValueError: another schema version, or not a plan.
+        NewerRelease: a later release wrote it, and its frames would be other ones here.
+        ValueError: not a plan.
     """
-    record: dict[str, Any] = json.loads(data)
-    if record.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"a plan of schema version {record.get('schema_version')}; this release reads {SCHEMA_VERSION}")
+    record = record_fields(data, SCHEMA_VERSION, "a plan")
+    segments = [segment for span in record["spans"] for segment in span["segments"]]
+    for records, cls in (([record], Plan), ([record["restore"]], RestorePlan), (record["spans"], Span), (segments, Segment)):
+        require_known(records, cls, "a plan")
     spans = tuple(_span(s) for s in record.pop("spans"))
     restore = record.pop("restore")
     options = tuple((name, value) for name, value in restore.pop("encoder_options"))

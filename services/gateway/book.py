@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from services.common.errors import AlreadyExists, Draining, JobNotFound, NotFound, WrongState
+from services.common.errors import AlreadyExists, Draining, JobNotFound, NewerRelease, NotFound, WrongState
 from services.gateway import jobs, records
 from services.gateway.jobs import Change, Job, State
 from services.gateway.keys import Ref
@@ -149,6 +149,7 @@ class JobBook:
 
         Raises:
             WrongState: the change isn't allowed in that state, or a later lease has written.
+            NewerRelease: a later release must make it.
         """
         # A caller that goes away must not leave memory behind the store.
         return await asyncio.shield(asyncio.ensure_future(self._update(self._entry(ref), change, token)))
@@ -187,6 +188,11 @@ class JobBook:
         told = entry.progress
         await records.write_progress(self._store, entry.job, told)
         entry.told = told
+
+    def leave(self, ref: Ref) -> None:
+        """From now on a job is shown, and changed by later releases only: it has what this one doesn't know."""
+        entry = self._entry(ref)
+        entry.job = replace(entry.job, newer=True)
 
     def forget(self, ref: Ref) -> None:
         """Drop a job that was deleted."""
@@ -293,8 +299,9 @@ class JobBook:
         if stored is None or stored.job.deleting:
             self.forget(entry.job.ref)
             raise _no_job(entry.job.ref)
-        changed = stored.job != entry.job
-        entry.job, entry.tag, entry.seen = stored.job, stored.tag, now
+        job = replace(stored.job, newer=stored.job.newer or entry.job.newer)
+        changed = job != entry.job
+        entry.job, entry.tag, entry.seen = job, stored.tag, now
         progress = await self._progress(entry)
         if changed or progress != entry.progress:
             entry.progress = progress
@@ -309,6 +316,7 @@ class JobBook:
     async def _update(self, entry: Entry, change: Change, token: int) -> Job:
         async with entry.writing:
             for _ in range(_TRIES):
+                _check_known(entry.job)
                 job = _changed(entry.job, change, token)
                 if job == entry.job and entry.tag is not None:
                     return job
@@ -330,6 +338,12 @@ def _changed(job: Job, change: Change, token: int) -> Job:
         raise WrongState("Another gateway drives the job now.")
     changed = change(job)
     return replace(changed, fence=max(changed.fence, token))
+
+
+def _check_known(job: Job) -> None:
+    if job.newer:
+        text = f"The job {job.job_id} is in the hands of a later release; this server shows it and can't change it. Ask again."
+        raise NewerRelease(text, retry_after_s=1)
 
 
 def _no_job(ref: Ref) -> JobNotFound:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from services.common.errors import InternalError, InvalidVideo, NotFound
+from services.common.records import record_fields
 from services.gateway import keys
 from services.gateway.keys import Ref
 from services.gateway.ports import ContainerFiles
@@ -86,10 +87,8 @@ def cuts_from_json(data: bytes) -> Cuts:
     """Read :func:`cuts_to_json` back.
 
     Raises:
-        ValueError: another schema version, or no cuts.
+        NewerRelease: a later release wrote them.
+        ValueError: no cuts.
     """
-    record = json.loads(data)
-    version = record.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"cuts of schema version {version}; this release reads {SCHEMA_VERSION}")
+    record = record_fields(data, SCHEMA_VERSION, "cuts")
     return Cuts(frames=tuple(record["frames"]), note=record["note"])

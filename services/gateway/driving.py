@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from services.common import tracing
-from services.common.errors import JobNotFound, ServiceError, Unavailable
+from services.common.errors import JobNotFound, NewerRelease, ServiceError, Unavailable
 from services.common.metrics import GatewayMetrics
 from services.gateway import records
 from services.gateway.book import JobBook
@@ -103,7 +103,9 @@ class Driver:
 
     async def _run(self, ref: Ref) -> None:
         try:
-            lease = await self._leases.acquire(ref)
+            known = self._book.find(ref)
+            left = known is not None and known.newer
+            lease = None if left else await self._leases.acquire(ref)
             if lease is None:
                 await self._book.look(ref, latest=True)
                 return
@@ -197,7 +199,7 @@ class Driver:
         gone = False
         try:
             gone = await finish_removal(self._store, self._book, ref)
-        except ValueError:
+        except (NewerRelease, ValueError):
             # The book has told of it; another release will know what to do.
             return
         finally:

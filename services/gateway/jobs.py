@@ -4,10 +4,11 @@ import enum
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from services.common.errors import ServiceError, WrongState
+from services.common.records import known_fields, record_fields, unknown_fields
 from services.gateway.keys import LOCAL, Ref
 
 SCHEMA_VERSION = 1
@@ -301,6 +302,9 @@ class Job:
     deleting: bool = False
     """Its objects are being removed; nothing else can happen to it any more."""
 
+    newer: bool = False
+    """A later release wrote things into it that this one doesn't know: it is shown, and left alone. Not stored."""
+
     @property
     def ref(self) -> Ref:
         """Names it."""
@@ -460,7 +464,7 @@ def request_to_json(job: Job) -> bytes:
 def state_to_json(job: Job) -> bytes:
     """What changes of a job."""
     record = asdict(job)
-    for name in _FIXED:
+    for name in (*_FIXED, "newer"):
         del record[name]
     return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
 
@@ -469,7 +473,8 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
     """Read both back; ``state`` is None where the job was created and nothing more.
 
     Raises:
-        ValueError: another schema version, not a job, or not the state of this one.
+        NewerRelease: a later schema version.
+        ValueError: not a job, or not the state of this one.
     """
     fixed, changing = _record(request), _record(state) if state else {}
     if changing.pop("created_at", fixed["created_at"]) != fixed["created_at"]:
@@ -479,27 +484,21 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
         asked[name] = tuple(asked[name]) if asked[name] is not None else None
     asked["labels"] = tuple((name, value) for name, value in asked["labels"])
     plan, failure, result = (changing.pop(name, None) for name in ("plan", "failure", "result"))
+    parts = [(fixed | changing, Job), (asked, JobRequest), (plan, PlanSummary), (failure, Failure), (result, Result)]
+    newer = any(unknown_fields(record, cls) for record, cls in parts if record)
+    asked, plan, failure, result = (known_fields(record or {}, cls) for record, cls in parts[1:])
     return Job(
-        request=JobRequest(**_known(JobRequest, asked)),
+        request=JobRequest(**asked),
         state=State(changing.pop("state", State.PENDING)),
-        plan=PlanSummary(**_known(PlanSummary, {**plan, "warnings": tuple(plan["warnings"])})) if plan else None,
-        failure=Failure(**_known(Failure, failure)) if failure else None,
-        result=Result(**_known(Result, result)) if result else None,
+        plan=PlanSummary(**{**plan, "warnings": tuple(plan["warnings"])}) if plan else None,
+        failure=Failure(**failure) if failure else None,
+        result=Result(**result) if result else None,
         notes=tuple(changing.pop("notes", ())),
         span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
-        **_known(Job, fixed | changing),
+        newer=newer,
+        **known_fields(fixed | changing, Job),
     )
 
 
-def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that this release knows: a later one, beside it during an upgrade, may have written more."""
-    names = {each.name for each in fields(cls)}
-    return {name: value for name, value in values.items() if name in names}
-
-
 def _record(data: bytes) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(data)
-    version = record.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"a job of schema version {version}; this release reads {SCHEMA_VERSION}")
-    return record
+    return record_fields(data, SCHEMA_VERSION, "a job")

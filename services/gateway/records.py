@@ -4,7 +4,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from services.common.errors import NotFound
+from services.common.errors import NewerRelease, NotFound
 from services.gateway import keys
 from services.gateway.jobs import Job, OtherJob, job_from_json, request_to_json, state_to_json
 from services.gateway.keys import Ref
@@ -138,5 +138,5 @@ async def _state(store: Store, ref: Ref) -> tuple[bytes | None, str | None]:
 def _parsed(request: bytes, state: bytes | None) -> Job:
     try:
         return job_from_json(request, state)
-    except (TypeError, KeyError) as error:
+    except (NewerRelease, TypeError, KeyError) as error:
         raise ValueError(f"not a job of this release: {error}") from error

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from services.common.records import known_fields, record_fields
 from services.gateway.ports import QualityCheck
 
 _SCHEMA_VERSION = 1
@@ -15,5 +16,6 @@ def report_to_json(checks: Sequence[QualityCheck]) -> bytes:
 
 
 def report_from_json(data: bytes) -> tuple[QualityCheck, ...]:
-    """Read :func:`report_to_json` back."""
-    return tuple(QualityCheck(**check) for check in json.loads(data)["checks"])
+    """Read :func:`report_to_json` back. Raises NewerRelease."""
+    checks = record_fields(data, _SCHEMA_VERSION, "a report")["checks"]
+    return tuple(QualityCheck(**known_fields(check, QualityCheck)) for check in checks)

@@ -14,6 +14,7 @@ from services.common.errors import (
     AlreadyExists,
     FingerprintChanged,
     InternalError,
+    NewerRelease,
     NotFound,
     ServiceError,
     StoreFull,
@@ -82,11 +83,15 @@ class Restorer:
     async def run(self, ref: Ref, token: int) -> None:
         """Take a job to its end, from wherever it is.
 
-        Returns when the job has ended; raises nothing but CancelledError, which leaves it to be taken up again.
+        Returns when the job has ended, or is left to a later release; raises nothing but CancelledError, which leaves it to
+        be taken up again.
         """
         with log_context(job_id=ref.id, owner=ref.owner):
             try:
                 await self._run(ref, token)
+            except NewerRelease as error:
+                _log.warning("a job is left to gateways of a later release", extra={"detail": error.message})
+                self._book.leave(ref)
             except ServiceError as error:
                 _log.warning("job failed", extra={"reason": type(error).__name__, "detail": error.message})
                 await self._fail(ref, token, error)

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.common.errors import InvalidVideo
 from services.common.media import CodecParameters
+from services.common.records import record_fields
 
 SCHEMA_VERSION = 1
 # Other formats' lengths are estimates.
@@ -283,13 +284,10 @@ def index_from_json(data: bytes) -> SourceIndex:
     """Read :func:`index_to_json` back.
 
     Raises:
-        ValueError: another schema version, or not an index.
+        NewerRelease: a later release wrote it.
+        ValueError: not an index.
     """
-    record = json.loads(data)
-    version = record.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"an index of schema version {version}; this release reads {SCHEMA_VERSION}")
-    return index_from_fields(record)
+    return index_from_fields(record_fields(data, SCHEMA_VERSION, "an index"))
 
 
 def index_fields(index: SourceIndex) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from services.common.errors import (
     WrongState,
 )
 from services.common.metrics import GatewayMetrics
+from services.common.records import record_fields
 from services.gateway import keys
 from services.gateway.keys import Ref
 from services.gateway.options import check_id
@@ -124,7 +125,7 @@ class Uploads:
         record = await self._record(ref)
         values = {name: record[name] for name in ("filename", "size_bytes", "created_at")}
         try:
-            done = json.loads((await self._store.get(keys.upload(ref, "complete.json")))[0])
+            done = _fields((await self._store.get(keys.upload(ref, "complete.json")))[0])
         except NotFound:
             received = await self._store.appended(keys.upload(ref, "data"))
             return Upload(ref=ref, received_bytes=received, **values)
@@ -242,15 +243,14 @@ class Uploads:
             data, _ = await self._store.get(keys.upload(ref, "upload.json"))
         except NotFound as error:
             raise UploadNotFound(f"There is no upload {ref.id}.", field="upload_id") from error
-        record: dict[str, Any] = json.loads(data)
-        return record
+        return _fields(data)
 
     async def _put(self, ref: Ref, record: dict[str, Any], name: str = "upload.json") -> dict[str, Any]:
         try:
-            record = {"schema_version": _SCHEMA_VERSION, **record}
-            await self._store.put(keys.upload(ref, name), json.dumps(record).encode(), if_absent=True)
+            data = json.dumps({"schema_version": _SCHEMA_VERSION, **record}).encode()
+            await self._store.put(keys.upload(ref, name), data, if_absent=True)
         except AlreadyExists:
-            record = json.loads((await self._store.get(keys.upload(ref, name)))[0])
+            record = _fields((await self._store.get(keys.upload(ref, name)))[0])
         return record
 
     def _check_size(self, size_bytes: int) -> None:
@@ -270,6 +270,10 @@ def _hashed_anew(arriving: _Arriving) -> Iterator[None]:
     except ServiceError:
         arriving.hashed_bytes = -1
         raise
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    return record_fields(data, _SCHEMA_VERSION, "an upload")
 
 
 def _check_name(filename: str) -> None:

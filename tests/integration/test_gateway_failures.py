@@ -18,7 +18,7 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway.keys import Ref, active
 from tests.clips import make
 from tests.integration.gateway_calls import finished, objects, read_all, refused, request, until
-from tests.integration.processes import Process, gateway, running
+from tests.integration.processes import Process, echo_worker, gateway, running
 from tests.integration.rig import rig, undisturbed_sha256
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -131,6 +131,18 @@ async def test_a_segment_that_was_damaged_in_the_store_is_restored_again(clip: P
         job = await it.end()
         assert job.result.sha256 == undisturbed
         assert "were not stored whole" in job.notes[-1]
+
+
+async def test_a_job_stays_with_workers_like_those_that_began_it_while_others_come(clip: Path, undisturbed: str, tmp_path: Path):
+    async with rig(tmp_path, clip) as it:
+        await it.begun()
+        later = echo_worker(tmp_path / "later", fingerprint="echo-2", log_file=tmp_path / "later-spans")
+        async with running(later):
+            await it.gateway.kill()
+            await it.gateway.restart(workers=f"{later.address},{it.workers[0].address}")
+            job = await it.end()
+            assert (job.result.sha256, job.plan.fingerprint, list(job.notes)) == (undisturbed, "echo-1", [])
+    assert not (tmp_path / "later-spans").exists()
 
 
 async def test_workers_of_another_fingerprint_begin_the_job_anew(clip: Path, tmp_path: Path):

@@ -4,6 +4,8 @@ import json
 import random
 from dataclasses import asdict, dataclass, replace
 
+from services.common.records import record_fields, require_known
+
 _SCHEMA_VERSION = 1
 _GROWTH, _LONGEST_PAUSE_S = 4.0, 4 * 3600.0
 
@@ -55,8 +57,7 @@ def pending_to_json(pending: Pending) -> bytes:
 
 
 def pending_from_json(data: bytes) -> Pending:
-    """Read :func:`pending_to_json` back. Raises ValueError for another schema version."""
-    record = json.loads(data)
-    if record.pop("schema_version", None) != _SCHEMA_VERSION:
-        raise ValueError("a webhook of another schema version")
+    """Read :func:`pending_to_json` back. Raises NewerRelease where a later release wrote it, which will deliver it."""
+    record = record_fields(data, _SCHEMA_VERSION, "a webhook")
+    require_known([record], Pending, "a webhook")
     return Pending(**record)

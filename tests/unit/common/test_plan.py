@@ -1,8 +1,10 @@
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
+from services.common.errors import NewerRelease
 from services.common.plan import Plan, RestorePlan, Segment, lay_out_spans, plan_from_json, plan_to_json
 
 RESTORE = RestorePlan(
@@ -109,8 +111,19 @@ def test_a_plan_with_cuts_survives_being_stored():
 
 
 def test_a_plan_of_another_schema_is_refused():
-    with pytest.raises(ValueError, match="schema version 99"):
+    with pytest.raises(NewerRelease, match="schema version 99"):
         plan_from_json(plan_to_json(_plan(schema_version=99)))
+
+
+@pytest.mark.parametrize("path", [(), ("restore",), ("spans", 0), ("spans", 0, "segments", 0)])
+def test_a_plan_with_what_this_release_does_not_know_is_not_carried_out(path: tuple[str | int, ...]):
+    record: Any = json.loads(plan_to_json(_plan()))
+    part = record
+    for name in path:
+        part = part[name]
+    part["dithering"] = 1
+    with pytest.raises(NewerRelease, match="a plan has dithering, which this release doesn't know"):
+        plan_from_json(json.dumps(record).encode())
 
 
 def test_the_span_key_changes_with_everything_that_decides_pixels_and_with_nothing_else():

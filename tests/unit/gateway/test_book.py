@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import AlreadyExists, Draining, JobNotFound, WrongState
+from services.common.errors import AlreadyExists, Draining, JobNotFound, NewerRelease, WrongState
 from services.gateway import jobs, records
 from services.gateway.book import JobBook
 from services.gateway.jobs import State
@@ -219,3 +219,43 @@ async def test_pages_hold_all_jobs_once_also_those_that_memory_let_go_of(store: 
     await records.mark(store, ref("j0"))
     await first.update(ref("j0"), lambda now: jobs.retried(now, 40))
     assert [j.job_id for j in await book.page("local", [State.PENDING])] == ["j0"]
+
+
+# ---- later releases ----
+
+STATE = "owners/local/jobs/a/state.json"
+
+
+async def test_what_a_later_release_wrote_is_shown_and_not_changed(store: LocalStore):
+    book = JobBook(store)
+    await book.create(job("a"))
+    await book.update(ref("a"), plan)
+    data, _ = await store.get(STATE)
+    later = data.replace(b'"revision": 1', b'"revision": 2, "mood": "good"').replace(b"PLANNING", b"JOINING")
+    await store.put(STATE, later)
+    shown = await book.look(ref("a"), latest=True)
+    assert (shown.state, shown.revision, shown.newer) == (State.JOINING, 2, True)
+    for change in (book.update(ref("a"), lambda now: jobs.cancelled(now, 30)), book.claim(ref("a"), 9)):
+        with pytest.raises(NewerRelease, match="in the hands of a later release"):
+            await change
+    assert (await store.get(STATE))[0] == later
+
+
+async def test_a_change_that_meets_a_later_release_is_not_made(store: LocalStore):
+    book = JobBook(store)
+    await book.create(job("a"))
+    await book.update(ref("a"), plan)
+    later = (await store.get(STATE))[0].replace(b'"revision"', b'"mood": "good", "revision"')
+    await store.put(STATE, later)
+    with pytest.raises(NewerRelease):
+        await book.update(ref("a"), lambda now: jobs.noted(now, "x"))
+    assert (await store.get(STATE))[0] == later
+
+
+async def test_a_job_that_is_left_stays_left(store: LocalStore):
+    book = JobBook(store)
+    await book.create(job("a"))
+    book.leave(ref("a"))
+    assert (await book.look(ref("a"), latest=True)).newer
+    with pytest.raises(NewerRelease):
+        await book.update(ref("a"), plan)

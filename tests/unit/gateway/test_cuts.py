@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import InvalidVideo, NotFound
+from services.common.errors import InvalidVideo, NewerRelease, NotFound
 from services.common.plan import Plan, plan_from_json
 from services.gateway import keys
 from services.gateway.cuts import CutFinder, Cuts, cuts_from_json, cuts_to_json
@@ -133,5 +133,5 @@ async def test_a_cancelled_job_looks_no_longer_and_keeps_nothing(tmp_path: Path,
 def test_cuts_survive_being_stored():
     cuts = Cuts(frames=(3, 9), note="n")
     assert cuts_from_json(cuts_to_json(cuts)) == cuts
-    with pytest.raises(ValueError, match="schema version 2"):
+    with pytest.raises(NewerRelease, match="schema version 2"):
         cuts_from_json(cuts_to_json(cuts).replace(b'"schema_version": 1', b'"schema_version": 2'))

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from services.common.errors import InvalidVideo
+from services.common.errors import InvalidVideo, NewerRelease
 from services.gateway.source import (
     OtherStream,
     index_from_json,
@@ -100,7 +100,7 @@ def test_the_end_of_a_frame_is_the_beginning_of_the_next():
 
 def test_an_index_is_read_back_as_it_was_written():
     assert index_from_json(index_to_json(index(7))) == index(7)
-    with pytest.raises(ValueError, match="schema version 3"):
+    with pytest.raises(NewerRelease, match="schema version 3"):
         index_from_json(index_to_json(index(7)).replace(b'"schema_version": 1', b'"schema_version": 3'))
 
 

@@ -2,14 +2,17 @@ import itertools
 
 import pytest
 
+from services.common.errors import NewerRelease
 from services.gateway.webhooks.pending import Pending, begun, pending_from_json, pending_to_json, postponed
 
 
 def test_what_is_stored_is_read_back():
     pending = Pending(created_at=1.5, event_id="msg_1", first_at=2, attempts=3, next_at=4, busy_until=5, error="x")
     assert pending_from_json(pending_to_json(pending)) == pending
-    with pytest.raises(ValueError, match="schema version"):
+    with pytest.raises(NewerRelease, match="schema version"):
         pending_from_json(b'{"schema_version": 99}')
+    with pytest.raises(NewerRelease, match="a webhook has how"):
+        pending_from_json(b'{"schema_version": 1, "created_at": 1.5, "how": "mail"}')
 
 
 def test_pauses_grow_to_hours_and_no_further():
