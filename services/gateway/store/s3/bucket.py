@@ -9,7 +9,7 @@ from minio import Minio
 
 from services.common.errors import AlreadyExists, NotFound, ServiceError, SettingsError, StoreUnavailable, WrongState
 from services.gateway.store.s3.calls import Calls
-from services.gateway.store.s3.faults import ERRORS, Kind, kind_of
+from services.gateway.store.s3.faults import AGAIN, ERRORS, kind_of
 from services.gateway.store.s3.lifecycle import Rules, expiry_rule, merged, parts_rule
 from services.gateway.store.s3.objects import Objects
 from services.gateway.store.s3.settings import S3Settings
@@ -43,7 +43,7 @@ class Bucket:
             await self._check()
             return [*done, *(await self._set_rules() if self._settings.lifecycle else [])]
         except StoreUnavailable as error:
-            if error.__cause__ is not None and kind_of(error.__cause__) is not Kind.PASSING:
+            if error.__cause__ is not None and kind_of(error.__cause__) not in AGAIN:
                 raise SettingsError(f"{self._settings.endpoint}, bucket {self._settings.bucket}: {error.message}") from error
             raise
 
@@ -140,5 +140,5 @@ class Bucket:
 
 
 def _raise_if_passing(error: StoreUnavailable) -> None:
-    if error.__cause__ is None or kind_of(error.__cause__) is Kind.PASSING:
+    if error.__cause__ is None or kind_of(error.__cause__) in AGAIN:
         raise error

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.gateway.store.s3.faults import ANSWERS, ERRORS, Kind, kind_of, our_error
+from services.gateway.store.s3.faults import AGAIN, ANSWERS, ERRORS, kind_of, our_error
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -54,7 +54,7 @@ class Calls:
         pause_s, kind = pause_before(failed), kind_of(error)
         if kind not in ANSWERS:
             self._on_failure(kind.name.lower())
-        if kind is not Kind.PASSING or failed >= self._tries or time.monotonic() + pause_s > until:
+        if kind not in AGAIN or failed >= self._tries or time.monotonic() + pause_s > until:
             raise our_error(error) from error
         _log.warning("the object store is tried again", extra={"attempt": failed, "reason": type(error).__name__})
         await asyncio.sleep(pause_s)

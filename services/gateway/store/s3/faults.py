@@ -1,15 +1,22 @@
 """What an S3 server, or the way to it, says when something goes wrong, and which of our errors that is."""
 
 import ssl
+import time
+from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from xml.etree.ElementTree import ParseError
 
 import urllib3.exceptions
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from urllib3 import BaseHTTPResponse
 
 from services.common.errors import NotFound, RangeOutOfBounds, ServiceError, StoreFull, StoreUnavailable, WrongState
 
 FULL_TEXT = "The object store is full: delete jobs or uploads that are no longer needed, or give it more space."
+
+
+_MOST_AHEAD_S = 300.0
+"""Servers take a quarter of an hour; less is on the safe side where a refusal has another reason, too."""
 
 
 class Kind(Enum):
@@ -33,6 +40,9 @@ class Kind(Enum):
     REFUSED = auto()
     """The credentials don't do, or don't suffice."""
 
+    CLOCK = auto()
+    """This machine's clock and the server's differ so much that it takes no request; clocks are set right again."""
+
     UNTRUSTED = auto()
     """The server's certificate is not signed by whom we trust."""
 
@@ -49,6 +59,9 @@ class Kind(Enum):
     """The server can't or won't."""
 
 
+AGAIN = frozenset({Kind.PASSING, Kind.CLOCK})
+"""What may be over at the next try."""
+
 ANSWERS = frozenset({Kind.MISSING, Kind.CHANGED, Kind.OUTSIDE})
 """What is no failure of the server or of the way to it."""
 
@@ -60,7 +73,7 @@ _CODES = {
     "InsufficientStorage": Kind.FULL, "InsufficientCapacity": Kind.FULL,
     "AccessDenied": Kind.REFUSED, "InvalidAccessKeyId": Kind.REFUSED, "SignatureDoesNotMatch": Kind.REFUSED,
     "ExpiredToken": Kind.REFUSED, "InvalidToken": Kind.REFUSED, "InvalidTokenId": Kind.REFUSED, "AccountProblem": Kind.REFUSED,
-    "RequestTimeTooSkewed": Kind.REFUSED, "AllAccessDisabled": Kind.REFUSED,
+    "RequestTimeTooSkewed": Kind.CLOCK, "AllAccessDisabled": Kind.REFUSED,
     "SlowDown": Kind.PASSING, "RequestTimeout": Kind.PASSING, "InternalError": Kind.PASSING, "ServiceUnavailable": Kind.PASSING,
     "OperationAborted": Kind.PASSING, "ConditionalRequestConflict": Kind.PASSING, "BadDigest": Kind.PASSING,
     "IncompleteBody": Kind.PASSING, "TooManyRequests": Kind.PASSING, "XMinioServerNotInitialized": Kind.PASSING,
@@ -82,8 +95,9 @@ ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, Par
 def kind_of(error: BaseException) -> Kind:
     """What to do about an error of the client."""
     if isinstance(error, S3Error):
-        code = error.code or ""
-        return _CODES.get(code) or _STATUSES.get(error.response.status, Kind.OTHER)
+        kind = _CODES.get(error.code or "") or _STATUSES.get(error.response.status, Kind.OTHER)
+        # An answer without a body, to HEAD, can't say more than that the request is refused.
+        return Kind.CLOCK if kind is Kind.REFUSED and _ahead_s(error.response) > _MOST_AHEAD_S else kind
     if isinstance(error, ServerError):
         return _STATUSES.get(error.status_code, Kind.OTHER)
     if isinstance(error, InvalidResponseError):
@@ -111,6 +125,8 @@ def our_error(error: BaseException) -> ServiceError:
             return _unavailable("The gateway has no keys for the object store: see SEEDVR2_S3_ACCESS_KEY_FILE.", 30)
         case Kind.REFUSED:
             return _unavailable(f"The object store refuses the gateway ({_name(error)}): check its key and what it may do.", 30)
+        case Kind.CLOCK:
+            return _unavailable("The object store refuses the gateway, whose clock is wrong: set the machine's clock.", 30)
         case Kind.NO_BUCKET:
             return _unavailable("The object store's bucket isn't there: create it, or correct its name.", 30)
         case Kind.ELSEWHERE:
@@ -120,6 +136,14 @@ def our_error(error: BaseException) -> ServiceError:
         case Kind.OTHER:
             return _unavailable(f"The object store refused a request ({_name(error)}).", 30)
     return _unavailable(f"The object store doesn't answer as it should ({_name(error)}).", 5)
+
+
+def _ahead_s(response: BaseHTTPResponse) -> float:
+    """Seconds between this machine's clock and the server's; 0 where it doesn't tell."""
+    try:
+        return abs(time.time() - parsedate_to_datetime(response.headers["date"]).timestamp())
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def _unavailable(text: str, retry_after_s: float) -> StoreUnavailable:

@@ -1,4 +1,6 @@
 import ssl
+import time
+from email.utils import formatdate
 from typing import Any
 from xml.etree import ElementTree
 
@@ -35,6 +37,7 @@ def broken_answer() -> Exception:
         (said("QuotaExceeded", 403), Kind.FULL, StoreFull),
         (said("AccessDenied", 403), Kind.REFUSED, StoreUnavailable),
         (said("SomethingNew", 403), Kind.REFUSED, StoreUnavailable),
+        (said("RequestTimeTooSkewed", 403), Kind.CLOCK, StoreUnavailable),
         (said("SlowDown", 503), Kind.PASSING, StoreUnavailable),
         (said("ConditionalRequestConflict", 409), Kind.PASSING, StoreUnavailable),
         (said("InvalidPart", 400), Kind.OTHER, StoreUnavailable),
@@ -61,3 +64,22 @@ def test_whatever_is_said_has_a_kind_and_an_error_of_ours(error: Any, kind: Kind
     assert type(told) is ours
     assert told.message.endswith(".")
     assert "secret words" not in told.message
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "ahead_s", "kind"),
+    [
+        ("AccessDenied", 403, 3600, Kind.CLOCK),
+        ("AccessDenied", 403, -3600, Kind.CLOCK),
+        ("AccessDenied", 403, 10, Kind.REFUSED),
+        ("NoSuchKey", 404, 3600, Kind.MISSING),
+    ],
+)
+def test_a_refusal_by_a_server_whose_clock_is_another_is_about_the_clock(code: str, status: int, ahead_s: float, kind: Kind):
+    answer = urllib3.HTTPResponse(status=status, headers={"Date": formatdate(time.time() + ahead_s, usegmt=True)})
+    assert kind_of(S3Error(answer, code, None, None, None, None)) is kind
+
+
+def test_a_refusal_with_a_date_that_can_not_be_read_is_a_refusal():
+    answer = urllib3.HTTPResponse(status=403, headers={"Date": "once"})
+    assert kind_of(S3Error(answer, "AccessDenied", None, None, None, None)) is Kind.REFUSED
