@@ -207,6 +207,9 @@ class JobBook:
         seen: tuple[Job, Progress] | None = None
         while True:
             entry = await self._look(ref)
+            if seen is None and entry.job.state.ended:
+                # Its watcher may have heard from another gateway that it was retried.
+                entry = await self._look(ref, latest=True)
             changed, now = entry.changed, (entry.job, entry.progress)
             if now != seen:
                 yield now

@@ -41,6 +41,8 @@ async def remove_job(store: Store, book: JobBook, ref: Ref) -> None:
 async def finish_removal(store: Store, book: JobBook, ref: Ref) -> bool:
     """Remove what is left of a job that was being removed; False where it is none, or may be one that is just being created.
 
+    True, too, where somebody else was quicker.
+
     Raises:
         ValueError: it is a job that this release can't read.
     """
@@ -51,10 +53,13 @@ async def finish_removal(store: Store, book: JobBook, ref: Ref) -> bool:
         await records.bury(store, ref)
     elif await records.is_buried(store, ref):
         await records.bury(store, ref)
-    elif stored is None and not await _is_young(store, keys.active(ref)):
-        await records.remove_remains(store, ref)
-    else:
+    elif stored is not None:
         return False
+    else:
+        age_s = await _age_s(store, keys.active(ref))
+        if age_s is None or age_s < _CREATION_S:
+            return age_s is None
+        await records.remove_remains(store, ref)
     await records.unmark(store, ref)
     return True
 
@@ -83,8 +88,9 @@ async def remove_fetched(store: Store, job: Job) -> None:
             await store.delete(keys.upload(job.upload, name))
 
 
-async def _is_young(store: Store, key: str) -> bool:
+async def _age_s(store: Store, key: str) -> float | None:
+    """Seconds since an object was written; None: there is none."""
     try:
-        return time.time() - await store.modified(key) < _CREATION_S
+        return time.time() - await store.modified(key)
     except NotFound:
-        return True
+        return None

@@ -210,8 +210,12 @@ class JobControl:
         async with self._changing(ref):
             jobs.deleting(await self._book.look(ref, latest=True))
             await self._driver.stop(ref)
-            async with self._driver.removing(ref):
-                await finished(remove_job(self._store, self._book, ref))
+            # Whoever asked for it and goes away leaves neither half of a job nor its lease.
+            await finished(self._remove(ref))
+
+    async def _remove(self, ref: Ref) -> None:
+        async with self._driver.removing(ref):
+            await remove_job(self._store, self._book, ref)
 
     async def _check_upload(self, job: Job) -> None:
         try:

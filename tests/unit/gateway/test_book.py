@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,17 @@ async def test_what_another_gateway_writes_is_seen_when_what_is_known_is_old(sto
     await theirs.update(ref("a"), lambda now: jobs.cancelled(now, 30))
     assert (await mine.look(ref("a"))).state is State.PLANNING
     assert (await mine.look(ref("a"), latest=True)).state is State.CANCELLED
+
+
+async def test_whoever_watches_a_job_that_was_retried_elsewhere_does_not_hear_of_its_earlier_end(store: LocalStore):
+    mine, theirs = JobBook(store, fresh_s=60), JobBook(store, fresh_s=60)
+    await mine.create(job("a"))
+    await mine.update(ref("a"), lambda now: jobs.cancelled(now, 30))
+    await theirs.look(ref("a"))
+    await theirs.update(ref("a"), lambda now: jobs.retried(now, 40))
+    assert mine.get(ref("a")).state is State.CANCELLED
+    async with contextlib.aclosing(mine.watch(ref("a"))) as changes:
+        assert (await anext(changes))[0].state is State.PENDING
 
 
 async def test_an_id_that_can_be_none_is_no_job(store: LocalStore):

@@ -10,6 +10,7 @@ import pytest
 
 from services.common.errors import AlreadyExists, JobNotFound, Unavailable, UploadNotFound, WrongState
 from services.gateway import jobs, keys, records
+from services.gateway.cleaning import finish_removal
 from services.gateway.jobs import JobRequest, State
 from services.gateway.keys import LOCAL
 from services.gateway.uploads import Finish
@@ -199,3 +200,39 @@ async def test_a_job_of_a_later_release_is_left_alone(pair: Pair):
     await pair.second.service._driver.adopt()
     assert await pair.first.store.keys(keys.jobs(LOCAL)) == [key]
     assert await records.marked(pair.first.store) == [ref("b")]
+
+
+async def test_a_result_can_be_had_at_any_gateway_as_soon_as_one_has_told_of_it(tmp_path: Path):
+    store = tmp_path / "store"
+    async with started(store, share_s=0.05) as first, started(store, adopt_s=3600, fresh_s=3600) as second:
+        pair = Pair(first, second)
+        await upload(first, tmp_path)
+        await pair.begun()
+        assert (await second.book.look(JOB)).result is None
+        first.workers.go.set()
+        await first.until("a", State.SUCCEEDED)
+        result = first.book.get(JOB).result
+        assert result is not None
+        assert (await second.service.servicer._results.result(JOB, 0, 0)).sha256 == result.sha256
+
+
+async def test_nothing_is_left_to_hold_of_a_removal_that_another_gateway_has_finished(pair: Pair):
+    first = pair.first
+    assert await finish_removal(first.store, first.book, ref("b"))
+    await records.mark(first.store, ref("b"))
+    assert not await finish_removal(first.store, first.book, ref("b"))
+
+
+async def test_a_deletion_whose_caller_goes_away_is_finished_and_leaves_no_lease(pair: Pair):
+    first = pair.first
+    first.workers.go.set()
+    await first.control.create(JOB, REQUEST)
+    await first.until("a", State.SUCCEEDED)
+    deleting = asyncio.create_task(first.control.delete(JOB))
+    while first.book.find(JOB) is not None:
+        await asyncio.sleep(0)
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    assert await first.store.keys(keys.jobs(LOCAL)) == []
+    assert list(first.leases._directory.rglob("a.lock")) == []
