@@ -41,6 +41,7 @@ class EchoSettings:
     fingerprint: str = setting("echo-1", "its fingerprint")
     context_frames: int = setting(0, "frames of context that it asks for")
     speed: float = setting(0.0, "megapixels a second that it claims")
+    segment_s: float = setting(0.0, "seconds that each segment takes")
     hold_file: str = setting("", "while this file exists, only the first segment of each span is sent")
     fail_with: str = setting("", "error class that spans end with")
     fail_times: int = setting(0, "how many of them")
@@ -88,6 +89,7 @@ class EchoWorker(worker_pb2_grpc.WorkerServicer):
                     continue
                 while sent and self._settings.hold_file and Path(self._settings.hold_file).exists():
                     await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(self._settings.segment_s)
                 for part in encode_segment(segment, await asyncio.to_thread(encoded, task, segment, frames)):
                     yield pb.RestoreResponse(segment=part)
                 assert (await anext(messages)).stored.first == segment.first

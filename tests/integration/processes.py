@@ -25,7 +25,8 @@ class Process:
     ) -> None:
         """``settings`` are fields of its settings class; ``environment`` is what it reads beside them."""
         self._environment = dict(environment or {})
-        self._module = module
+        self.module = module
+        """What is run."""
         self._prefix = prefix
         self._directory = directory
         self._settings = {"address": "127.0.0.1:0", **settings}
@@ -36,6 +37,22 @@ class Process:
     def address(self) -> str:
         """host:port, once started."""
         return str(self.ready["address"])
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        return self._directory
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:
@@ -51,7 +68,7 @@ class Process:
         environment = {f"{self._prefix}_{name}".upper(): str(value) for name, value in values.items()}
         with (self._directory / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self._module, stdout=log, stderr=log, env=os.environ | self._environment | environment
+                sys.executable, "-m", self.module, stdout=log, stderr=log, env=os.environ | self._environment | environment
             )
         if ready:
             async with asyncio.timeout(_START_S):
@@ -94,7 +111,7 @@ async def running(*processes: Process) -> AsyncIterator[None]:
         yield
     finally:
         for process in processes:
-            if process._process is not None and process._process.returncode is None:
+            if process.alive:
                 await process.kill()
 
 
