@@ -92,6 +92,7 @@ async def serve(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
             metrics=metrics, web=web, buckets=buckets, quota_file=identity.quota_file,
         )  # fmt: skip
+        stack.callback(service.close)
         shown = server_tls(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
         server = Server(
             settings.address, tls=shown, health_address=settings.health_address, reflection=settings.reflection,

@@ -55,6 +55,11 @@ class Outside:
         self._webhooks = webhooks
         self._buckets = buckets
 
+    def close(self) -> None:
+        """Begin no more requests to buckets."""
+        if self._buckets is not None:
+            self._buckets.close()
+
     @property
     def offered(self) -> frozenset[str]:
         """Fields of a request that are taken here and that not every installation takes."""

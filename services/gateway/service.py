@@ -49,7 +49,7 @@ class GatewayService:
         quotas = Quotas(quota_file, book, usage)
         uploads = Uploads(store, metrics, max_bytes=settings.max_upload_bytes, users=book.users_of)
         sources = Sources(uploads, store, container)
-        self._webhooks, outside = make_outside(
+        self._webhooks, self._outside = make_outside(
             web or WebSettings(), buckets or BucketSettings(), store=store, book=book,
             uploads=uploads, metrics=metrics, poll_s=settings.adopt_s,
             max_bytes=settings.max_upload_bytes,
@@ -64,7 +64,7 @@ class GatewayService:
         restorer = Restorer(
             book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
             cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), usage=usage,
-            metrics=metrics, outside=outside,
+            metrics=metrics, outside=self._outside,
         )  # fmt: skip
         self._driver = driver = Driver(
             book=book, store=store, restorer=restorer, leases=leases, metrics=metrics,
@@ -72,7 +72,7 @@ class GatewayService:
         )  # fmt: skip
         self._control = JobControl(
             book=book, sources=sources, store=store, catalogue=catalogue, driver=driver, limits=limits,
-            settings=_control_settings(settings), quotas=quotas, outside=outside,
+            settings=_control_settings(settings), quotas=quotas, outside=self._outside,
         )  # fmt: skip
         self._measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=metrics)
         metrics.info.labels(version()).set(1)
@@ -127,6 +127,10 @@ class GatewayService:
         await self._driver.close()
         if self._webhooks is not None:
             await self._webhooks.close()
+
+    def close(self) -> None:
+        """Give back what requests need; after the last one."""
+        self._outside.close()
 
 
 def plan_limits(settings: GatewaySettings) -> PlanLimits:

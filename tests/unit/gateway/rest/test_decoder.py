@@ -1,10 +1,15 @@
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 from hypothesis import given
 
 from services.common.errors import InvalidOption
+from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.gateway import codec
 from services.gateway.jobs import JobRequest
 from services.gateway.rest.decoder import decode_request, param_of
 from services.gateway.rest.encoder import encode_request
@@ -39,6 +44,43 @@ def test_a_request_is_asked_for_again_by_what_is_said_of_it(request: JobRequest)
     said = encode_request(request)
     assert said.keys() <= REQUEST.keys()
     assert decode_request(json.loads(json.dumps(said))) == request
+
+
+def _leaves(message: Descriptor, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Everything that can be set in a message, by its path."""
+    for field in message.fields:
+        inner = field.message_type
+        if inner is None or inner.GetOptions().map_entry or inner.full_name.startswith("google."):
+            yield *above, field.name
+        else:
+            yield from _leaves(inner, (*above, field.name))
+
+
+def _set(message: Message, path: tuple[str, ...]) -> None:
+    """Give a field a value that is no default."""
+    *above, name = path
+    for each in above:
+        message = getattr(message, each)
+    field = message.DESCRIPTOR.fields_by_name[name]
+    if field.enum_type is not None:
+        setattr(message, name, max(field.enum_type.values_by_number))
+    elif field.message_type is None:
+        setattr(message, name, {FieldDescriptor.CPPTYPE_STRING: "a", FieldDescriptor.CPPTYPE_BOOL: True}.get(field.cpp_type, 7))
+    elif field.message_type.GetOptions().map_entry:
+        getattr(message, name)["a"] = "b"
+    else:
+        getattr(message, name).FromSeconds(7)
+
+
+@pytest.mark.parametrize("path", list(_leaves(pb.JobRequest.DESCRIPTOR)), ids=".".join)
+def test_everything_that_can_be_asked_for_by_grpc_can_be_asked_for_here(path: tuple[str, ...]):
+    message = pb.JobRequest()
+    _set(message, path)
+    wanted = codec.decode_request(message)
+    said = encode_request(wanted)
+    assert said.keys() - encode_request(codec.decode_request(pb.JobRequest())).keys()
+    assert said.keys() <= REQUEST.keys()
+    assert decode_request(said) == wanted
 
 
 @pytest.mark.parametrize(
