@@ -130,12 +130,11 @@ def encode_plan(plan: PlanSummary) -> pb.PlanSummary:
     )  # fmt: skip
 
 
-def encode_usage(usage: Usage, *, with_owner: bool) -> pb.Usage:
+def encode_usage(usage: Usage) -> pb.Usage:
     """What somebody used."""
     return pb.Usage(
-        subject=usage.subject, owner=usage.owner if with_owner else "", jobs=usage.jobs, gpu_seconds=usage.gpu_seconds,
-        megapixels=usage.megapixels,
-    )  # fmt: skip
+        subject=usage.subject, owner=usage.owner, jobs=usage.jobs, gpu_seconds=usage.gpu_seconds, megapixels=usage.megapixels
+    )
 
 
 def encode_quota(quota: Quota) -> pb.Quota:

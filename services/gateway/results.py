@@ -12,7 +12,7 @@ from services.common.plan import Plan
 from services.gateway import keys
 from services.gateway.book import JobBook
 from services.gateway.cleaning import stored_plan
-from services.gateway.jobs import Job, State
+from services.gateway.jobs import Job, Result, State
 from services.gateway.keys import Ref
 from services.gateway.playlist import PlayablePart, init_bytes, playlist
 from services.gateway.ports import ContainerFiles, Picture, QualityCheck
@@ -82,15 +82,8 @@ class Results:
 
     async def result(self, ref: Ref, offset: int, length: int) -> Download:
         """The joined file. Raises RangeOutOfBounds."""
-        job = await self._book.look(ref)
-        if job.result is None:
-            # Its caller may have heard of the end from the gateway that drove it.
-            job = await self._book.look(ref, latest=True)
-        if job.result is None:
-            raise WrongState(f"The job is {job.state} and has no result; {_instead(job.state)}")
-        result = job.result
-        key = keys.job(ref, "result." + result.filename.rpartition(".")[2])
-        pieces = await self._part(key, offset, length, result.size_bytes)
+        result = await self._result_of(ref)
+        pieces = await self._part(_result_key(ref, result), offset, length, result.size_bytes)
         return Download(
             filename=result.filename,
             media_type=result.media_type,
@@ -98,6 +91,20 @@ class Results:
             sha256=result.sha256,
             pieces=pieces,
         )
+
+    async def link(self, ref: Ref, *, of_result: bool, seconds: int) -> str | None:
+        """An address from which anybody can read the joined file, or the source, for so long; None: the store has none.
+
+        Raises:
+            UploadNotFound.
+        """
+        if not of_result:
+            source = await self._source(ref)
+            name, kind, key = source.upload.filename, _media_type(source), keys.upload(source.upload.ref, "data")
+        else:
+            result = await self._result_of(ref)
+            name, kind, key = result.filename, result.media_type, _result_key(ref, result)
+        return await self._store.link(key, seconds=seconds, filename=name, media_type=kind)
 
     async def segment(self, ref: Ref, number: int, offset: int, length: int) -> Download:
         """A stored segment. Raises RangeOutOfBounds, and WrongState before it is stored."""
@@ -170,6 +177,15 @@ class Results:
             raise WrongState(f"The job is {job.state} and has no report; {_instead(job.state)}")
         return report_from_json((await self._store.get(keys.job(ref, "report.json")))[0])
 
+    async def _result_of(self, ref: Ref) -> Result:
+        job = await self._book.look(ref)
+        if job.result is None:
+            # Its caller may have heard of the end from the gateway that drove it.
+            job = await self._book.look(ref, latest=True)
+        if job.result is None:
+            raise WrongState(f"The job is {job.state} and has no result; {_instead(job.state)}")
+        return job.result
+
     async def _result_picture(self, planned: _Planned, source: Source, wanted: int, max_side: int) -> Picture:
         segments = planned.plan.segments
         number = next(i for i, s in enumerate(segments) if s.first <= wanted < s.end)
@@ -224,6 +240,10 @@ class Results:
 
 def _instead(state: State) -> str:
     return "retry it, or create another one." if state.ended else "wait until it has one."
+
+
+def _result_key(ref: Ref, result: Result) -> str:
+    return keys.job(ref, "result." + result.filename.rpartition(".")[2])
 
 
 def _media_type(source: Source) -> str:

@@ -84,12 +84,12 @@ class GatewayService:
         self.servicer = GatewayServicer(
             uploads=uploads, book=book, control=self._control, catalogue=catalogue, workers=workers, metrics=metrics,
             results=results, version=version(),
-            usage=usage, quotas=quotas,
+            quotas=quotas,
         )  # fmt: skip
         """Answers the calls."""
         self._backend = Backend(
             uploads=uploads, book=book, control=self._control, results=results, catalogue=catalogue, metrics=metrics,
-            version=version(), max_upload_bytes=settings.max_upload_bytes,
+            quotas=quotas, version=version(), max_upload_bytes=settings.max_upload_bytes, link_s=settings.rest_link_s,
         )  # fmt: skip
         self._ready = False
         self._tasks: list[asyncio.Task[None]] = []

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from services.common.errors import InvalidInput, InvalidOption, ServiceError
@@ -19,7 +18,6 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
 from services.gateway.identity.caller import Role, current_caller, require_admin
 from services.gateway.identity.quotas import Quotas
-from services.gateway.identity.usage import UsageBook, checked_month
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.memory import listed_by
@@ -74,7 +72,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     def __init__(
         self, *, uploads: Uploads, book: JobBook, control: JobControl, results: Results, catalogue: Catalogue,
-        workers: Workers, usage: UsageBook, quotas: Quotas, metrics: GatewayMetrics, version: str,
+        workers: Workers, quotas: Quotas, metrics: GatewayMetrics, version: str,
     ) -> None:  # fmt: skip
         self._uploads = uploads
         self._book = book
@@ -82,7 +80,6 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         self._results = results
         self._catalogue = catalogue
         self._workers = workers
-        self._usage = usage
         self._quotas = quotas
         self._version = version
         self.metrics = metrics
@@ -209,17 +206,12 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 
     @_unary
     async def GetUsage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:
-        caller, month = current_caller(), checked_month(request.month)
-        if request.all_owners:
-            require_admin("see what others used")
-            used = await self._usage.of_all(month)
-        else:
-            used = [replace(await self._usage.of(caller.owner, month), subject=caller.subject)]
+        account = await self._quotas.account(request.month, all_owners=request.all_owners)
         return pb.GetUsageResponse(
-            month=month,
-            usages=[codec.encode_usage(usage, with_owner=caller.role is Role.ADMIN) for usage in used],
-            quota=codec.encode_quota(self._quotas.of(caller)),
-            active_jobs=self._quotas.active(caller.owner),
+            month=account.month,
+            usages=[codec.encode_usage(usage) for usage in account.usages],
+            quota=codec.encode_quota(account.quota),
+            active_jobs=account.active_jobs,
         )
 
     # ---- cluster ----

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from services.common.rpc.tls import server_tls
 from services.common.settings import setting
 
+# S3 servers take no longer ones.
+_LONGEST_LINK_S = 7 * 24 * 3600
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
@@ -18,6 +21,9 @@ class GatewaySettings:
     reflection: bool = setting(True, "true: callers can ask which calls there are, as grpcurl does")
     rest_address: str = setting("127.0.0.1:50052", "host:port of the HTTP API; port 0 takes any free one; empty: off")
     rest_cors_origins: tuple[str, ...] = setting((), "origins of web pages that may call the HTTP API, like https://example.com")
+    rest_link_s: int = setting(
+        0, "seconds that links hold by which the HTTP API sends who downloads to the S3 server; 0: it sends the bytes itself"
+    )
     metrics_address: str = setting("127.0.0.1:9101", "host:port of /metrics; port 0 takes any free one; empty: off")
     store_directory: str = setting(
         "seedvr2-data/store", "directory that holds uploads, jobs and results, where no S3 server is named"
@@ -106,6 +112,8 @@ class GatewaySettings:
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it can't be below 0")
+        if not 0 <= self.rest_link_s <= _LONGEST_LINK_S:
+            raise ValueError(f"rest_link_s is {self.rest_link_s}; it can be 0 to {_LONGEST_LINK_S}")
         server_tls(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
         if bool(self.worker_certificate_file) != bool(self.worker_key_file) or (self.worker_key_file and not self.worker_ca_file):
             raise ValueError("worker_certificate_file and worker_key_file belong together, and need worker_ca_file")

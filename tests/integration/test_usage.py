@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services.common.errors import PermissionDenied, QuotaExceeded
@@ -10,7 +11,7 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway.identity.caller import Role, owner_of
 from tests.clips import make
 from tests.integration.gateway_calls import request, until
-from tests.integration.identities import identity, token_file
+from tests.integration.identities import Identity, identity, token_file
 from tests.integration.processes import echo_worker, gateway, running
 
 pytestmark = pytest.mark.integration
@@ -33,7 +34,7 @@ async def test_a_job_is_booked_once_though_its_gateway_is_killed_and_a_quota_tha
     worker = echo_worker(tmp_path / "worker", hold_file=hold)
     clip = make.video(tmp_path / "clip.mp4", frames=FRAMES)
     async with running(worker):
-        process = gateway(tmp_path / "gateway", worker, span_seconds=0.64)
+        process = gateway(tmp_path / "gateway", worker, span_seconds=0.64, rest_address="127.0.0.1:0")
         async with running(process):
             async with ALICE.client(process.address) as alice:
                 upload = await alice.upload_file(clip)
@@ -65,3 +66,23 @@ async def test_a_job_is_booked_once_though_its_gateway_is_killed_and_a_quota_tha
                     await bob.usage(all_owners=True)
                 (all_of_it,) = (await root.usage(all_owners=True)).usages
                 assert (all_of_it.subject, all_of_it.owner, all_of_it.jobs) == ("alice", owner_of("alice"), 1)
+            await _check_over_http(f"http://{process.ready['rest_address']}/v1/usage", told.month)
+
+
+async def _check_over_http(url: str, month: str) -> None:
+    """The same is told there."""
+    async with httpx.AsyncClient(timeout=20) as http:
+
+        async def told(who: Identity, **query: str) -> httpx.Response:
+            return await http.get(url, params=query, headers={"Authorization": f"Bearer {who.token}"})
+
+        mine = (await told(ALICE)).json()
+        (used,) = mine["data"]
+        assert (mine["month"], used["subject"], used["owner"], used["jobs"]) == (month, "alice", None, 1)
+        assert used["megapixels"] == pytest.approx(MEGAPIXELS)
+        assert mine["quota"] == {"active_jobs": None, "gpu_seconds_month": None, "megapixels_month": pytest.approx(MEGAPIXELS)}
+        assert (await told(BOB)).json()["data"][0]["jobs"] == 0
+        assert (await told(BOB, all_owners="true")).status_code == 403
+        assert [each["owner"] for each in (await told(ROOT, all_owners="true")).json()["data"]] == [owner_of("alice")]
+        assert (await told(ALICE, month="2020-01")).json()["data"][0]["jobs"] == 0
+        assert (await told(ALICE, month="May")).json()["error"]["param"] == "month"

@@ -11,15 +11,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.common.errors import QuotaExceeded
 from services.common.watched import Watched
 from services.gateway.book import JobBook
-from services.gateway.identity.caller import Caller, Role, current_caller
-from services.gateway.identity.usage import Usage, UsageBook, month_of
+from services.gateway.identity.caller import Caller, Role, current_caller, require_admin
+from services.gateway.identity.usage import Usage, UsageBook, checked_month, month_of
 
 # How old a sum may be on which somebody is refused.
 _FRESH_S = 30.0
@@ -58,6 +58,23 @@ class QuotaTable:
         return Quota(**{name: mine if mine is not None else theirs for name, (mine, theirs) in both.items()})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a caller is told of what was used."""
+
+    month: str
+    """YYYY-MM."""
+
+    usages: tuple[Usage, ...]
+    """The caller's own, or everybody's. Under which name it is kept only administrators are told."""
+
+    quota: Quota
+    """What the caller may use."""
+
+    active_jobs: int
+    """Jobs of the caller that wait or run."""
+
+
 class Quotas:
     """Says whether a caller may begin another job. Who has begun one has it to its end."""
 
@@ -76,6 +93,22 @@ class Quotas:
     def active(self, owner: str) -> int:
         """Jobs of an owner that wait or run."""
         return sum(job.owner == owner for job in self._book.active())
+
+    async def account(self, month: str, *, all_owners: bool) -> Account:
+        """What whoever calls used in a month, YYYY-MM or empty for this one, or with ``all_owners`` everybody.
+
+        Raises:
+            InvalidOption: that is no month. PermissionDenied: others' is told to administrators only. StoreUnavailable.
+        """
+        caller, month = current_caller(), checked_month(month)
+        if all_owners:
+            require_admin("see what others used")
+            used = await self._usage.of_all(month)
+        else:
+            used = [replace(await self._usage.of(caller.owner, month), subject=caller.subject)]
+        if caller.role is not Role.ADMIN:
+            used = [replace(usage, owner="") for usage in used]
+        return Account(month=month, usages=tuple(used), quota=self.of(caller), active_jobs=self.active(caller.owner))
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -28,6 +28,7 @@ from services.gateway.rest.encoder import encode_models
 from services.gateway.rest.events import Events
 from services.gateway.rest.openapi import document
 from services.gateway.rest.uploads import UploadRoutes
+from services.gateway.rest.usage import usage_handler
 from services.gateway.rest.videos import Videos
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -101,6 +102,7 @@ def endpoints(backend: Backend, ready: Callable[[], bool]) -> list[Endpoint]:
         Endpoint(upload, "GET", "getUpload", "GetUpload", uploads.get),
         Endpoint(upload, "PATCH", "writeUpload", "WriteUpload", uploads.write),
         Endpoint(upload, "DELETE", "deleteUpload", "DeleteUpload", uploads.delete),
+        Endpoint("/v1/usage", "GET", "getUsage", "GetUsage", usage_handler(backend)),
         Endpoint("/v1/models", "GET", "listModels", "ListModels", service.models),
         Endpoint("/v1/models/{model}", "GET", "getModel", "ListModels", service.model),
         Endpoint("/healthz", "GET", "live", "", service.live),

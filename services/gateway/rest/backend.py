@@ -7,6 +7,7 @@ from services.gateway.book import JobBook
 from services.gateway.catalogue import Catalogue
 from services.gateway.control import JobControl
 from services.gateway.identity.caller import current_caller
+from services.gateway.identity.quotas import Quotas
 from services.gateway.keys import Ref
 from services.gateway.results import Results
 from services.gateway.uploads import Uploads
@@ -31,6 +32,9 @@ class Backend:
     catalogue: Catalogue
     """Which models there are."""
 
+    quotas: Quotas
+    """What is used, and may be."""
+
     metrics: GatewayMetrics
     """Requests are counted."""
 
@@ -39,6 +43,9 @@ class Backend:
 
     max_upload_bytes: int
     """Of a file."""
+
+    link_s: int
+    """How long links to the store hold, in seconds; 0: files come from here."""
 
 
 def mine(name: str) -> Ref:

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.common.fleet import ModelState
 from services.gateway.catalogue import KnownModel
+from services.gateway.identity.quotas import Account
 from services.gateway.jobs import Job, JobRequest, State
 from services.gateway.progress import CUTS, JOIN, Progress, shown_progress
 from services.gateway.uploads import Upload
@@ -114,6 +115,17 @@ def encode_models(served: list[KnownModel], installed: Mapping[str, ModelState],
         }
         for known in served
     ]
+
+
+def encode_account(account: Account) -> dict[str, Any]:
+    """What was used, as the object ``usage``."""
+    return {
+        "object": "usage",
+        "month": account.month,
+        "data": [{**asdict(usage), "owner": usage.owner or None} for usage in account.usages],
+        "quota": asdict(account.quota),
+        "active_jobs": account.active_jobs,
+    }
 
 
 def _work(shown: Progress) -> dict[str, Any]:

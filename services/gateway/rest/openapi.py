@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.gateway.rest.schemas import ID_PATTERN, SCHEMAS, Schema, reference, text, whole
+from services.gateway.rest.schemas import ID_PATTERN, MONTH_PATTERN, SCHEMAS, Schema, reference, text, whole
 
 Operation = dict[str, Any]
 _JSON = "application/json"
@@ -73,6 +73,7 @@ def _paths() -> dict[str, dict[str, Operation]]:
                 "deleteUpload", "Remove an upload", {"204": {"description": "It is gone."}}, [upload], ("404", "409")
             ),
         },
+        "/v1/usage": {"get": _usage()},
         "/v1/models": {"get": _operation("listModels", "Models that jobs can name", _answer("They are.", "ModelList"))},
         "/v1/models/{model}": {"get": _operation("getModel", "One of them", _answer("It is.", "Model"), [model], ("404",))},
         "/healthz": {"get": _public("live", "Whether the process lives", ("200",))},
@@ -170,6 +171,10 @@ def _content(video: Schema, *, head: bool = False) -> Operation:
         "200": {"description": "The whole file.", **data}, "206": {"description": "The part that Range asks for.", **data},
         "304": {"description": "It is what If-None-Match says."},
     }  # fmt: skip
+    if not head:
+        location = {"Location": {"schema": {"type": "string", "format": "uri"}}}
+        about = "The file is there, for anybody who has this address, for a short time; where the operator has it so."
+        answers["307"] = {"description": about, "headers": location}
     errors = ("404", "409", "416")
     if head:
         return _operation("headVideoContent", "The same in headers", answers, parameters, errors, head=True)
@@ -203,6 +208,14 @@ def _write_upload(upload: Schema) -> Operation:
     ]
     body = {"content": {"application/offset+octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
     return _operation("writeUpload", "Continue an upload", _upload(), parameters, ("404", "409", "413", "507"), requestBody=body)
+
+
+def _usage() -> Operation:
+    parameters = [
+        _query("month", text("YYYY-MM, in UTC; absent: this one.", pattern=MONTH_PATTERN)),
+        _query("all_owners", text("true: what everybody used, for administrators.", enum=["false", "true"], default="false")),
+    ]
+    return _operation("getUsage", "What was used in a month, and may be", _answer("It is.", "Usage"), parameters)
 
 
 def _public(name: str, summary: str, statuses: tuple[str, ...]) -> Operation:

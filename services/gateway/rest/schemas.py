@@ -13,6 +13,7 @@ from services.gateway.rest.encoder import STATUSES
 
 Schema = dict[str, Any]
 ID_PATTERN = "^[a-z0-9][a-z0-9-]{0,62}$"
+MONTH_PATTERN = "^[0-9]{4}-(0[1-9]|1[0-2])$"
 _SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -168,6 +169,32 @@ _MODEL = record(
         "installed": maybe(text("How it is in the workers' model directories.")),
     },
 )  # fmt: skip
+_USED = record(
+    "What somebody used in the month.",
+    {
+        "owner": maybe(text("Under which name it is kept; told to administrators only.")),
+        "subject": text("Who it is; empty without authentication."),
+        "jobs": whole("Created. What a job uses counts in the month in which it was created."),
+        "gpu_seconds": number("Of the stages on devices, times the devices that shared a span."),
+        "megapixels": number("Of restored frames."),
+    },
+)
+_QUOTA = record(
+    "What the caller may use; null: as much as they want.",
+    {
+        "active_jobs": maybe(number("Jobs that wait or run.")),
+        "gpu_seconds_month": maybe(number("In a month.")),
+        "megapixels_month": maybe(number("In a month.")),
+    },
+)
+_USAGE = record(
+    "What was used, and may be.",
+    {
+        "object": text("Always usage.", const="usage"), "month": text("YYYY-MM, in UTC.", pattern=MONTH_PATTERN),
+        "data": several(reference("Used")), "quota": reference("Quota"),
+        "active_jobs": whole("Jobs of the caller that wait or run now."),
+    },
+)  # fmt: skip
 _ERROR_FIELDS = {
     "message": text("What is wrong, and what to do."),
     "type": text("Kind of error.", enum=["invalid_request_error", "authentication_error", "permission_error",
@@ -213,6 +240,9 @@ SCHEMAS: dict[str, Schema] = {
     "UploadCreate": _BEGIN,
     "Model": _MODEL,
     "ModelList": record("All models.", {"object": text("Always list.", const="list"), "data": several(reference("Model"))}),
+    "Usage": _USAGE,
+    "Used": _USED,
+    "Quota": _QUOTA,
     "Error": record("What went wrong.", {"error": record("The error.", _ERROR_FIELDS)}),
 }  # fmt: skip
 """Every object by its name."""

@@ -69,6 +69,8 @@ class Videos:
         variant, job = choice_query(request, "variant", ("video", "source", "thumbnail")), await self._job(request)
         if variant == "thumbnail":
             return await self._thumbnail(request, job)
+        if link := await self._link(request, job, of_result=variant == "video"):
+            return Response(status_code=307, headers=NO_STORE | {"Location": link})
         read = self._backend.results.result if variant == "video" else self._backend.results.source
 
         async def part(offset: int, length: int) -> tuple[FileInfo, AsyncGenerator[bytes, None]]:
@@ -77,6 +79,12 @@ class Videos:
 
         # The results count what they give.
         return await file_answer(request, part, attachment=True, on_bytes=lambda _: None, error_answer=error_answer)
+
+    async def _link(self, request: Request, job: Job, *, of_result: bool) -> str | None:
+        # Links are for GET alone: their signature says so.
+        if request.method != "GET" or not self._backend.link_s:
+            return None
+        return await self._backend.results.link(job.ref, of_result=of_result, seconds=self._backend.link_s)
 
     async def _thumbnail(self, request: Request, job: Job) -> Response:
         frame = whole_query(request, "frame", least=0, most=2**63 - 1, default=0)
