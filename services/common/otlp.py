@@ -1,5 +1,7 @@
 """Spans to an OpenTelemetry collector, by OTLP over gRPC. Needs services/common/requirements-tracing.txt."""
 
+import logging
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +10,9 @@ from services.common.settings import setting
 from services.common.tracing import FinishedSpan, Recorder, TraceContext
 
 PREFIX = "SEEDVR2_TRACING"
+_log = logging.getLogger(__name__)
+# A service that stops waits no longer for a collector that is away.
+_LAST_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +60,8 @@ class _Otlp:
 
         self.sample_ratio = settings.sample_ratio
         insecure = settings.endpoint.startswith("http://")
-        self._batches: Any = BatchSpanProcessor(
-            OTLPSpanExporter(endpoint=settings.endpoint, insecure=insecure, timeout=settings.timeout_s)
-        )
+        self._exporter: Any = OTLPSpanExporter(endpoint=settings.endpoint, insecure=insecure, timeout=settings.timeout_s)
+        self._batches: Any = BatchSpanProcessor(self._exporter)
         self._resource = Resource.create({"service.name": f"seedvr2-{service}", "service.version": version})
         self._scope = InstrumentationScope("seedvr2", version)
 
@@ -77,8 +81,13 @@ class _Otlp:
         )  # fmt: skip
 
     def close(self) -> None:
-        """See :class:`Recorder`."""
-        self._batches.shutdown()
+        """See :class:`Recorder`; what can't be sent within two seconds is lost."""
+        sending = threading.Thread(target=self._batches.shutdown, daemon=True)
+        sending.start()
+        sending.join(_LAST_S)
+        if sending.is_alive():
+            _log.warning("the last spans are lost: the collector doesn't take them")
+            self._exporter.shutdown()
 
 
 def _context(context: TraceContext, span_id: str) -> Any:

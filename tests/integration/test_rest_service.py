@@ -334,7 +334,10 @@ async def test_a_requests_id_comes_back(http: httpx.AsyncClient):
 
 async def test_other_sites_pages_may_not_call_unless_they_are_named(http: httpx.AsyncClient, tmp_path: Path):
     origin = {"Origin": "https://site.example"}
-    assert "access-control-allow-origin" not in (await http.get("/v1/videos", headers=origin)).headers
+    for method, path in (("GET", "/v1/videos"), ("POST", "/v1/videos"), ("POST", "/v1/videos/any/cancel")):
+        refused = await http.request(method, path, headers=origin)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "PermissionDenied")
+        assert "access-control-allow-origin" not in refused.headers
     process = gateway(tmp_path / "gateway", rest_address="127.0.0.1:0", rest_cors_origins="https://site.example")
     async with running(process), httpx.AsyncClient(base_url=f"http://{process.ready['rest_address']}") as other:
         assert (await other.get("/v1/videos", headers=origin)).headers["access-control-allow-origin"] == "https://site.example"

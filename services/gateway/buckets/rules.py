@@ -31,7 +31,8 @@ class Place:
 def parse_uri(text: str, field: str) -> Place:
     """Raises InvalidOption for what is not s3://bucket/key."""
     match = _URI.fullmatch(text)
-    if not match or match[2].endswith("/"):
+    # Some servers take the parts of a key for folders, and .. for the one above.
+    if not match or not {"", ".", ".."}.isdisjoint(match[2].split("/")):
         raise InvalidOption("The object is not named as s3://bucket/key; give one like s3://films/old/film.mp4.", field=field)
     return Place(bucket=match[1], key=match[2])
 

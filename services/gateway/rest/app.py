@@ -27,6 +27,7 @@ from services.gateway.rest.caller import note_target, presented
 from services.gateway.rest.encoder import encode_models
 from services.gateway.rest.events import Events
 from services.gateway.rest.openapi import document
+from services.gateway.rest.sites import Sites
 from services.gateway.rest.uploads import UploadRoutes
 from services.gateway.rest.usage import usage_handler
 from services.gateway.rest.videos import Videos
@@ -79,7 +80,7 @@ def build_app(backend: Backend, access: Access, ready: Callable[[], bool]) -> St
     )  # fmt: skip
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Traced), *([cors] if access.origins else [])],
+        middleware=[Middleware(Traced), *([cors] if access.origins else []), Middleware(Sites, origins=access.origins)],
         exception_handlers={HTTPException: _http_error, 500: _lost_error},
     )
 

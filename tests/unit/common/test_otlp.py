@@ -1,5 +1,7 @@
 import asyncio
+import socket
 import sys
+import threading
 
 import pytest
 
@@ -34,6 +36,22 @@ async def test_spans_arrive_at_a_collector_as_they_were():
     values = {a.key: a.value.int_value or a.value.string_value for a in outer.attributes}
     assert values == {"frames": 3, "job_id": "j"}
     assert outer.start_time_unix_nano <= inner.start_time_unix_nano <= inner.end_time_unix_nano <= outer.end_time_unix_nano
+
+
+def test_a_collector_that_is_away_keeps_nobody_from_ending():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        recorder = open_recorder(TracingSettings(endpoint=endpoint, timeout_s=600), "gateway", "1")
+
+        def work() -> None:
+            with tracing.start_recording(recorder), tracing.span("lost"):
+                pass
+
+        ending = threading.Thread(target=work, daemon=True)
+        ending.start()
+        # The library itself would wait for half a minute.
+        ending.join(20)
+        assert not ending.is_alive()
 
 
 def test_without_an_endpoint_nobody_takes_spans():

@@ -23,7 +23,21 @@ def test_an_object_is_a_bucket_and_a_key():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "films/a", "s3://films", "s3://films/", "s3://films/a/", "s3://Films/a", "s3://a/b\n", "https://films/a", "s3:///a"],
+    [
+        "",
+        "films/a",
+        "s3://films",
+        "s3://films/",
+        "s3://films/a/",
+        "s3://Films/a",
+        "s3://a/b\n",
+        "https://films/a",
+        "s3:///a",
+        "s3://films/ann/../bob/a",
+        "s3://films/./a",
+        "s3://films/..",
+        "s3://films/ann//a",
+    ],
 )
 def test_what_is_no_object_is_refused(text: str):
     with pytest.raises(InvalidOption) as caught:
