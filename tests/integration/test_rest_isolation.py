@@ -94,12 +94,13 @@ async def test_a_delegate_acts_for_whom_it_names_only(http: httpx.AsyncClient, v
     assert (await http.get("/v1/videos", headers=shown(BOB, **{"X-SeedVR2-Subject": "alice"}))).status_code == 403
 
 
-async def test_what_is_done_is_written_down(http: httpx.AsyncClient, directory: Path):
+async def test_what_is_done_is_written_down(http: httpx.AsyncClient, video: dict[str, Any], directory: Path):
     upload_id = (await http.post("/v1/uploads", json={"filename": "a.mp4"}, headers=shown(BOB))).json()["id"]
     await http.delete(f"/v1/uploads/{upload_id}", headers=shown(BOB))
     lines = [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
-    written = {name: lines[-1].get(name) for name in ("call", "subject", "target", "outcome")}
-    assert written == {"call": "DeleteUpload", "subject": "bob", "target": f"uploads/{upload_id}", "outcome": "OK"}
+    written = [tuple(line.get(name) for name in ("call", "subject", "target", "outcome")) for line in lines]
+    assert written[-2:] == [(call, "bob", f"uploads/{upload_id}", "OK") for call in ("CreateUpload", "DeleteUpload")]
+    assert ("CreateJob", "alice", f"jobs/{video['id']}", "OK") in written
     assert ALICE.token not in (directory / "audit.jsonl").read_text()
 
 

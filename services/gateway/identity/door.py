@@ -75,9 +75,9 @@ class Door:
         """
         record, outcome, reason = CallRecord(call=name, address=presented.address), "CANCELLED", ""
         try:
-            record.caller = await self._let_in(name, presented)
+            await self._let_in(presented, record)
             # A call has a task of its own, so there is nobody to give the name back to.
-            set_caller(record.caller)
+            set_caller(record.caller or ANYBODY)
             yield record
             outcome = "OK"
         except ServiceError as error:
@@ -89,24 +89,17 @@ class Door:
         finally:
             self._audit.write(record, outcome, reason)
 
-    async def _let_in(self, name: str, presented: Presented) -> Caller:
+    async def _let_in(self, presented: Presented, record: CallRecord) -> None:
+        """Say in the record who makes the call; of one that is refused, too, where it is known whose token it is."""
         try:
-            caller = await self.admit(presented)
-            _check_named(caller, name)
+            record.caller = await self._identified(presented) if self._authenticators else ANYBODY
+            if presented.subject:
+                record.caller = _acting(record.caller, presented.subject)
+            _check_named(record.caller, record.call)
         except ServiceError as error:
             if self._on_refusal is not None:
                 self._on_refusal(type(error).__name__)
             raise
-        return caller
-
-    async def admit(self, presented: Presented) -> Caller:
-        """Who makes a call.
-
-        Raises:
-            Unauthenticated, PermissionDenied, LoginsLimited: nobody who may. Unavailable: nobody can say now.
-        """
-        caller = await self._identified(presented) if self._authenticators else ANYBODY
-        return _acting(caller, presented.subject) if presented.subject else caller
 
     async def _identified(self, presented: Presented) -> Caller:
         scheme, _, token = presented.authorization.strip().partition(" ")

@@ -23,7 +23,7 @@ from services.common.tracing import REQUEST_ID
 from services.gateway.identity.door import Door
 from services.gateway.rest.answers import NO_STORE, error_answer, plain_answer
 from services.gateway.rest.backend import Backend
-from services.gateway.rest.caller import note_target, presented
+from services.gateway.rest.caller import keep_record, presented
 from services.gateway.rest.encoder import encode_models
 from services.gateway.rest.events import Events
 from services.gateway.rest.openapi import document
@@ -166,7 +166,7 @@ async def _answered(endpoint: Endpoint, request: Request, access: Access) -> Res
     if not endpoint.call:
         return await endpoint.handler(request)
     async with access.door.call(endpoint.call, presented(request, access.trusted_proxies)) as record:
-        note_target(record, request)
+        keep_record(record, request)
         return await endpoint.handler(request)
 
 

@@ -23,8 +23,14 @@ def presented(request: Request, trusted: Sequence[Network]) -> Presented:
     )
 
 
-def note_target(record: CallRecord, request: Request) -> None:
-    """Say in the record what the request is about, where its path does."""
+def keep_record(record: CallRecord, request: Request) -> None:
+    """Let the record say what the request is about: what its path names, or :func:`note_made` later."""
+    request.state.record = record
     for name, kind in _TARGETS.items():
         if name in request.path_params:
             record.target = f"{kind}/{request.path_params[name]}"
+
+
+def note_made(request: Request, target: str) -> None:
+    """Say in the record what came of the request: jobs/ID or uploads/ID."""
+    request.state.record.target = target

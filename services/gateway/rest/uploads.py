@@ -10,6 +10,7 @@ from services.common.http.files import gathered
 from services.gateway.rest.answers import NO_STORE, error_answer
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import json_object, whole_header
+from services.gateway.rest.caller import note_made
 from services.gateway.rest.decoder import text_of, whole
 from services.gateway.rest.encoder import encode_upload
 from services.gateway.uploads import Finish, Upload
@@ -28,6 +29,7 @@ class UploadRoutes:
         """POST /v1/uploads"""
         upload_id, filename, size_bytes = _begin_fields(await json_object(request))
         upload = await self._backend.uploads.create(mine(upload_id), filename, size_bytes)
+        note_made(request, f"uploads/{upload.ref.id}")
         return _answer(upload, 201, {"Location": str(request.url.path).rstrip("/") + f"/{upload.ref.id}"})
 
     async def write(self, request: Request) -> Response:

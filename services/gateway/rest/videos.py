@@ -12,6 +12,7 @@ from services.gateway.memory import listed_by
 from services.gateway.rest.answers import NO_STORE, error_answer
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import choice_query, whole_query
+from services.gateway.rest.caller import note_made
 from services.gateway.rest.creation import Creation
 from services.gateway.rest.encoder import STATUSES, encode_video
 
@@ -28,7 +29,9 @@ class Videos:
 
     async def create(self, request: Request) -> Response:
         """POST /v1/videos"""
-        return self._answer(await self._creation.create(request))
+        job = await self._creation.create(request)
+        note_made(request, f"jobs/{job.job_id}")
+        return self._answer(job)
 
     async def listed(self, request: Request) -> Response:
         """GET /v1/videos"""

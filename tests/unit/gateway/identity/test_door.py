@@ -59,7 +59,7 @@ async def test_a_call_runs_in_the_name_of_whoever_makes_it(door: Door):
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", f"Basic {ALICE}", ALICE, f"Bearer {ALICE} Bearer {ROOT}"])
 async def test_whoever_shows_no_token_that_counts_is_not_let_in(door: Door, authorization: str):
     with pytest.raises(Unauthenticated):
-        await door.admit(Presented(authorization=authorization, subject="", address="192.0.2.1"))
+        await _call(door, "GetJob", Presented(authorization=authorization, subject="", address="192.0.2.1"))
 
 
 async def test_a_delegate_acts_for_whom_it_names_and_for_nobody_else(door: Door):
@@ -69,53 +69,53 @@ async def test_a_delegate_acts_for_whom_it_names_and_for_nobody_else(door: Door)
         await _call(door, "ListJobs", _shows(PAGE))
     assert (await _call(door, "GetClusterStatus", _shows(PAGE))).role is Role.DELEGATE
     with pytest.raises(InvalidOption):
-        await door.admit(_shows(PAGE, "local"))
+        await _call(door, "GetJob", _shows(PAGE, "local"))
 
 
 async def test_an_administrator_may_act_for_somebody_with_a_users_rights(door: Door):
-    caller = await door.admit(_shows(ROOT, "alice"))
+    caller = await _call(door, "GetJob", _shows(ROOT, "alice"))
     assert (caller.owner, caller.role) == (owner_of("alice"), Role.USER)
-    assert (await door.admit(_shows(ROOT, "local"))).owner == "local"
+    assert (await _call(door, "GetJob", _shows(ROOT, "local"))).owner == "local"
 
 
 async def test_a_user_acts_for_nobody_else(door: Door):
     with pytest.raises(PermissionDenied, match="acts for nobody but its own subject"):
-        await door.admit(_shows(ALICE, "bob"))
-    assert (await door.admit(_shows(ALICE, "alice"))).by is None
+        await _call(door, "GetJob", _shows(ALICE, "bob"))
+    assert (await _call(door, "GetJob", _shows(ALICE, "alice"))).by is None
 
 
 async def test_wrong_tokens_are_not_looked_at_any_more_after_a_while_but_known_ones_are(door: Door):
-    await door.admit(_shows(ALICE))
+    await _call(door, "GetJob", _shows(ALICE))
     for _ in range(3):
         with pytest.raises(Unauthenticated, match="not known here"):
-            await door.admit(_shows(STRANGER))
+            await _call(door, "GetJob", _shows(STRANGER))
     for token in (STRANGER, ROOT):
         with pytest.raises(LoginsLimited) as caught:
-            await door.admit(_shows(token))
+            await _call(door, "GetJob", _shows(token))
         assert caught.value.retry_after_s
-    assert (await door.admit(_shows(ALICE))).subject == "alice"
-    assert (await door.admit(_shows(ROOT, address="192.0.2.2"))).subject == "root"
+    assert (await _call(door, "GetJob", _shows(ALICE))).subject == "alice"
+    assert (await _call(door, "GetJob", _shows(ROOT, address="192.0.2.2"))).subject == "root"
 
 
 async def test_a_missing_token_is_no_wrong_one(door: Door):
     for _ in range(10):
         with pytest.raises(Unauthenticated):
-            await door.admit(_shows(""))
-    assert (await door.admit(_shows(ALICE))).subject == "alice"
+            await _call(door, "GetJob", _shows(""))
+    assert (await _call(door, "GetJob", _shows(ALICE))).subject == "alice"
 
 
 async def test_nobody_is_blamed_while_the_provider_is_away(tmp_path: Path, audit_file: Path):
     door = Door([Away()], FailedLogins(per_address=1, in_all=1, window_s=60), Audit(audit_file))
     for _ in range(3):
         with pytest.raises(Unavailable):
-            await door.admit(_shows("a.b.c"))
+            await _call(door, "GetJob", _shows("a.b.c"))
 
 
 async def test_without_authentication_everybody_is_the_same_caller_unless_they_act_for_somebody():
     door = Door([], FailedLogins(per_address=1, in_all=1, window_s=60), Audit(None))
-    assert await door.admit(_shows("")) is ANYBODY
-    assert await door.admit(_shows(STRANGER)) is ANYBODY
-    assert (await door.admit(_shows("", "bob"))).owner == owner_of("bob")
+    assert await _call(door, "GetJob", _shows("")) is ANYBODY
+    assert await _call(door, "GetJob", _shows(STRANGER)) is ANYBODY
+    assert (await _call(door, "GetJob", _shows("", "bob"))).owner == owner_of("bob")
 
 
 async def test_what_changes_something_is_written_down_with_who_where_what_and_how_it_ended(door: Door, audit_file: Path):
@@ -143,6 +143,14 @@ async def test_reading_for_somebody_else_and_refusals_are_written_down_without_a
     assert lines[0]["by_subject"] == "root"
     text = audit_file.read_text()
     assert not any(token in text for token in (ALICE, ROOT, PAGE, STRANGER))
+
+
+async def test_whoever_may_not_do_something_is_named_with_what_they_tried(door: Door, audit_file: Path):
+    for presented in (_shows(ALICE, "bob"), _shows(PAGE)):
+        with pytest.raises(PermissionDenied):
+            await _call(door, "GetJob", presented)
+    tried = [(line["subject"], line["role"], line["outcome"]) for line in _lines(audit_file)]
+    assert tried == [("alice", "user", "PERMISSION_DENIED"), ("page", "delegate", "PERMISSION_DENIED")]
 
 
 async def test_refusals_are_counted_by_their_reason():
