@@ -114,8 +114,8 @@ class JobControl:
         self._check_queue(ref.owner, request)
         self._beginning[ref] = job
         try:
-            # Once it is written it must be driven, whoever asked for it and went away.
-            return await asyncio.shield(self._begin(job))
+            # Once it is written it must be driven, whoever asked for it and went away; before that nobody else may begin it.
+            return await finished(self._begin(job))
         except AlreadyExists as error:
             # Another gateway was asked at the same moment.
             known = await self._book.seek(ref)

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -47,11 +49,14 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[R]], *, at_
     return [task.result() for task in tasks]
 
 
-async def finished(work: Coroutine[Any, Any, None]) -> None:
-    """Do ``work`` to its end, also where the caller is cancelled meanwhile."""
+async def finished(work: Coroutine[Any, Any, R]) -> R:
+    """What ``work`` gives; it is done to its end also where the caller is cancelled meanwhile."""
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()):
+            # Nobody else hears of it.
+            _log.warning("what a caller who went away had begun failed", exc_info=error)
         raise

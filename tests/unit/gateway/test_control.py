@@ -312,3 +312,14 @@ async def test_a_job_whose_lease_is_lost_is_left_as_it_is_and_its_worker_is_free
     assert (job.state, job.failure, job.fence) == (State.RESTORING, None, 2)
     gateway.workers.go.set()
     await gateway.until("a", State.SUCCEEDED)
+
+
+async def test_a_creation_whose_caller_goes_away_is_whole_before_the_same_id_is_asked_for_again(gateway: Gateway):
+    creating = asyncio.create_task(gateway.control.create(ref("a"), REQUEST))
+    while not gateway.control._beginning:
+        await asyncio.sleep(0)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert gateway.book.find(ref("a")) is not None
+    assert gateway.control._beginning == {}

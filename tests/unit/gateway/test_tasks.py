@@ -115,3 +115,16 @@ async def test_work_that_must_be_done_is_done_though_its_caller_is_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == [1]
+
+
+async def test_work_that_fails_when_its_caller_is_gone_is_told_of(caplog: pytest.LogCaptureFixture):
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        raise ValueError("wrong")
+
+    task = asyncio.create_task(finished(work()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info and isinstance(record.exc_info[1], ValueError)]
