@@ -12,6 +12,7 @@ from typing import NoReturn
 from services.cli import jobs, models, plan, restore, tokens, up, usage
 from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
+from services.cli.remote import local_or_remote
 from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.inference.delivery.options import add_actions
@@ -82,9 +83,10 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=restore.run)
     parser.add_argument(
         "input",
-        type=Path,
+        type=local_or_remote,
         metavar="IN",
-        help="a video or picture; a folder of videos and pictures; a directory of numbered pictures, or frames/%%04d.png",
+        help="a video or picture; a folder of videos and pictures; a directory of numbered pictures, or frames/%%04d.png; "
+        "where the gateway takes them, https://… or s3://BUCKET/KEY",
     )
     parser.add_argument(
         "-o",
@@ -103,11 +105,18 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         "--at-once", type=_number(1, 64, "files"), default=4, metavar="N", help="files in work (default: %(default)s)"
     )
     folder.add_argument("--overwrite", action="store_true", help="also results that this command didn't write")
+    outside = parser.add_argument_group("where the gateway offers it")
+    outside.add_argument(
+        "--result-uri", default="", metavar="s3://BUCKET/KEY", help="where the gateway also writes the result; not of a folder"
+    )
+    outside.add_argument(
+        "--webhook", dest="webhook_url", default="", metavar="URL", help="what the gateway tells when a job has ended"
+    )
     _add_job_options(parser)
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=plan.run)
+    parser.set_defaults(run=plan.run, result_uri="", webhook_url="")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="FILE", help="videos, pictures, or zips of numbered pictures")
     _add_job_options(parser)
 

@@ -7,7 +7,10 @@ from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 
 def job_request(arguments: argparse.Namespace, container: str = "") -> pb.JobRequest:
     """The request without its source; ``container`` may be empty."""
-    request = pb.JobRequest(model=arguments.model, seed=arguments.seed, container=container)
+    request = pb.JobRequest(
+        model=arguments.model, seed=arguments.seed, container=container, result_uri=arguments.result_uri,
+        webhook_url=arguments.webhook_url,
+    )  # fmt: skip
     if arguments.scale is not None:
         request.target.scale = arguments.scale
     elif arguments.short_side is not None:

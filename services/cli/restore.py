@@ -16,6 +16,7 @@ from services.cli.output import UsageError, print_result, tell
 from services.cli.own import gateway
 from services.cli.plan import plan_words, remove_upload
 from services.cli.progress import Bar
+from services.cli.remote import Remote
 from services.cli.request import job_request
 from services.cli.sequence import find_pictures, pack, unpack
 from services.common.client import GatewayClient
@@ -28,7 +29,11 @@ _CANCEL_S = 10.0
 
 async def run(arguments: argparse.Namespace) -> int:
     """Upload, restore, download; Ctrl-C cancels the job. Of a folder, all its files: see ``batch.py``."""
+    if isinstance(arguments.input, Remote):
+        return await _run_remote(arguments, arguments.input)
     if restores_each(arguments.input, sequence=arguments.sequence, each=arguments.each):
+        if arguments.result_uri:
+            raise UsageError("seedvr2 restore: results of a folder can't all be one object; leave out --result-uri.")
         return await batch.run(arguments)
     pictures = find_pictures(arguments.input)
     _check_paths(arguments.input, arguments.output, pictures is not None)
@@ -40,6 +45,22 @@ async def run(arguments: argparse.Namespace) -> int:
             suffix = Path(job.result.filename).suffix
             output = _output_path(arguments.input, arguments.output, suffix, is_sequence=pictures is not None)
             await _fetch(client, job, output, bar)
+    _print(arguments.json, job, output)
+    return 0
+
+
+async def _run_remote(arguments: argparse.Namespace, source: Remote) -> int:
+    """The same of something that the gateway fetches itself."""
+    if arguments.each or arguments.sequence:
+        raise UsageError(f"seedvr2 restore: {source.uri} is not a directory; leave out --each and --sequence.")
+    _check_output(arguments.output, Path.cwd())
+    with Bar() as bar:
+        async with gateway(arguments, bar, arguments.data) as client:
+            request = job_request(arguments, _container(arguments.output))
+            request.source.CopyFrom(source.source())
+            job = await _restored(client, request, bar)
+            output = _remote_output(job, arguments.output)
+            await client.download_result(job.job_id, output, on_progress=bar.downloading)
     _print(arguments.json, job, output)
     return 0
 
@@ -81,14 +102,16 @@ async def _created(client: GatewayClient, request: pb.JobRequest, job_id: str) -
         return await client.create_job(request, job_id)
     except ServiceError:
         # Nobody else knows the upload. Where the job was created after all, the gateway refuses to remove what it needs.
-        await remove_upload(client, request.source.upload_id)
+        if request.source.upload_id:
+            await remove_upload(client, request.source.upload_id)
         raise
 
 
 async def _restored(client: GatewayClient, request: pb.JobRequest, bar: Bar) -> pb.Job:
     job_id = secrets.token_hex(8)
     try:
-        await _tell_plan(client, request, bar)
+        if request.source.upload_id:
+            await _tell_plan(client, request, bar)
         job = await _created(client, request, job_id)
         async with contextlib.aclosing(client.watch_job(job_id)) as jobs:
             async for job in jobs:
@@ -125,16 +148,20 @@ def _check_paths(source: Path, output: Path | None, is_sequence: bool) -> None:
     """What can be known to be wrong before any work."""
     if not is_sequence and not source.is_file():
         raise UsageError(f"seedvr2 restore: {source} is neither a file, nor a directory or pattern of pictures.")
-    target = output if output is not None else source
-    directory = target if target.is_dir() and not (output is None and is_sequence) else target.absolute().parent
+    _check_output(output, source.absolute().parent, is_sequence=is_sequence)
+    if output is not None and output.is_file() and source.exists() and output.samefile(source):
+        raise UsageError(f"seedvr2 restore: {output} is the source itself; choose another name.")
+
+
+def _check_output(output: Path | None, otherwise: Path, *, is_sequence: bool = False) -> None:
+    """Whether a result can be written where it shall be; without an output that is in the directory ``otherwise``."""
+    directory = otherwise if output is None else output if output.is_dir() else output.absolute().parent
     if not os.access(directory, os.W_OK):
         raise UsageError(f"seedvr2 restore: {directory} is not a directory that can be written to.")
     if output is None or output.is_dir() or (is_sequence and not output.suffix):
         return
     if output.suffix.lower() not in FORMAT_OF_SUFFIX:
         raise UsageError(f"seedvr2 restore: {output} must end in one of {', '.join(FORMAT_OF_SUFFIX)}.")
-    if output.exists() and output.samefile(source):
-        raise UsageError(f"seedvr2 restore: {output} is the source itself; choose another name.")
 
 
 def _output_path(source: Path, output: Path | None, suffix: str, *, is_sequence: bool) -> Path:
@@ -142,6 +169,12 @@ def _output_path(source: Path, output: Path | None, suffix: str, *, is_sequence:
         return output
     # Pictures go into a directory of their own, as they came.
     return (output or source.absolute().parent) / f"{_stem(source)}-restored{'' if is_sequence else suffix}"
+
+
+def _remote_output(job: pb.Job, output: Path | None) -> Path:
+    if output is not None and not output.is_dir():
+        return output
+    return (output or Path.cwd()) / f"{Path(job.filename).stem}-restored{Path(job.result.filename).suffix}"
 
 
 def _stem(source: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from services.cli.arguments import build_parser
 from services.cli.output import UsageError
-from services.common.errors import InvalidVideo, TooLarge
+from services.common.errors import InvalidVideo, NotSupported, TooLarge
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from tests.unit.common.fake_gateway import FakeGateway, give_result
 
@@ -158,6 +158,44 @@ async def test_an_upload_that_breaks_off_for_good_is_removed(gateway: FakeGatewa
     with pytest.raises(TooLarge):
         await _run(str(film), "--server", server)
     assert [name for name, _ in gateway.calls if name in ("DeleteUpload", "CreateJob")] == ["DeleteUpload"]
+
+
+async def test_what_the_gateway_fetches_is_not_uploaded_and_its_result_comes_here(
+    gateway: FakeGateway, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = _succeed(gateway)
+    gateway.job.filename = "old.mov"
+    outside = ("--result-uri", "s3://films/out.mp4", "--webhook", "https://example.com/hook")
+    await _run("https://example.com/old.mov?a=b", "--server", server, *outside)
+    await _run("s3://films/old.mov", "-o", "new.mkv", "--server", server)
+    assert (tmp_path / "old-restored.mp4").read_bytes() == (tmp_path / "new.mkv").read_bytes() == result
+    first, second = (request.request for name, request in gateway.calls if name == "CreateJob")
+    assert first.source == pb.Source(https_url="https://example.com/old.mov?a=b")
+    assert (first.result_uri, first.webhook_url) == ("s3://films/out.mp4", "https://example.com/hook")
+    assert (second.source, second.container) == (pb.Source(object_uri="s3://films/old.mov"), "mkv")
+    assert "CreateUpload" not in [name for name, _ in gateway.calls]
+
+
+async def test_a_gateway_that_fetches_nothing_says_so(gateway: FakeGateway, server: str, tmp_path: Path):
+    gateway.refusal = NotSupported("Sources on the web are not offered here; upload the file.")
+    with pytest.raises(NotSupported, match="upload the file"):
+        await _run("https://example.com/old.mov", "-o", str(tmp_path / "a.mp4"), "--server", server)
+    assert [name for name, _ in gateway.calls] == ["CreateJob"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (("https://example.com/a.mp4", "--each"), "not a directory"),
+        (("https://example.com/a.mp4", "-o", "none/a.mp4"), "not a directory that can be written"),
+        (("s3://a/b", "-o", "a.doc"), "must end in one of"),
+        ((".", "--each", "--result-uri", "s3://a/b"), "leave out --result-uri"),
+    ],
+)  # fmt: skip
+async def test_what_can_not_be_done_with_a_source_elsewhere_is_wrong_usage(typed: tuple[str, ...], text: str):
+    with pytest.raises(UsageError, match=text):
+        await _run(*typed, "--server", "127.0.0.1:1")
 
 
 async def test_a_missing_input_is_wrong_usage(tmp_path: Path):
