@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PB := services/common/pb/seedvr2/v1/.stamp
 
-.PHONY: setup proto demo run test helm-test checkov helm-bin lint format bench images images-test lock clean
+.PHONY: setup proto demo run test helm-test checkov helm-bin lint format bench images images-test proxies-test lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -58,6 +58,9 @@ images:         ## container images, with podman or docker; IMAGES="ui gateway i
 
 images-test:    ## build the images with podman on a stand-in base, and restore a clip across their containers
 	scripts/images_test.sh
+
+proxies-test: setup helm-bin ## nginx and Envoy before the services: real times, and a file of 1 GiB
+	SEEDVR2_PROXIES_WHOLE=1 $(PY) -m pytest -q -s tests/integration/proxies
 
 lock: setup     ## requirements.txt from requirements.in
 	scripts/lock.sh

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.common.errors import JobNotFound, NotFound, ServiceError, UploadNotFound, WrongState
+from services.common.errors import JobNotFound, NewerRelease, NotFound, ServiceError, UploadNotFound, WrongState
 from services.common.metrics import GatewayMetrics
 from services.gateway import keys, records
 from services.gateway.cleaning import stored_plan
@@ -89,7 +89,9 @@ class Sweeper:
             await for_each(known.jobs, self._look_at_job, at_once=_AT_ONCE)
             await self._sweep_uploads(owner, known)
             if known.complete:
-                await self._sweep_segments(owner, set(spans), known.jobs)
+                # A plan of a later release says of no segment that it isn't needed.
+                with contextlib.suppress(NewerRelease):
+                    await self._sweep_segments(owner, set(spans), known.jobs)
 
     async def _sweep_alone(self) -> None:
         lease = await self._leases.acquire(_SWEEP)
@@ -114,7 +116,8 @@ class Sweeper:
         except ValueError:
             return False
         if stored is not None:
-            return stored.job
+            # What a later release wrote may need what this one doesn't know.
+            return False if stored.job.newer else stored.job
         await self._look_at_remains(ref)
         return True
 

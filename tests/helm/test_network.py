@@ -124,7 +124,7 @@ def test_an_ingress_leads_to_the_page_and_another_one_to_the_gateway():
     assert backend(page) == {"name": "demo-seedvr2-ui", "port": {"name": "http"}}
     assert backend(grpc) == {"name": "demo-seedvr2-gateway", "port": {"name": "grpc"}}
     assert page["spec"]["tls"] == [{"hosts": ["video.example"], "secretName": "video-tls"}]
-    assert grpc["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/backend-protocol": "GRPCS"}
+    assert grpc["metadata"]["annotations"]["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
 
 
 def test_the_class_of_an_ingress_is_the_clusters_unless_it_is_said():
@@ -147,3 +147,18 @@ def test_routes_lead_to_services_and_ports_that_exist():
     services = [match["method"]["service"] for match in grpc["spec"]["rules"][0]["matches"]]
     assert services[:2] == ["seedvr2.v1.Gateway", "grpc.health.v1.Health"]
     assert not rendered.all("Ingress")
+
+
+def test_the_example_for_production_speaks_as_the_pods_behind_do_and_keeps_browsers_at_one_page():
+    rendered = render(None, CHART / "ci/production.yaml")
+    assert "tls" in {volume["name"] for volume in rendered.pods()["demo-seedvr2-gateway"]["spec"]["volumes"]}
+    notes = {
+        name: rendered.get("Ingress", name)["metadata"]["annotations"] for name in ("ui", "gateway", "gateway-rest")
+    }  # fmt: skip
+    prefix = "nginx.ingress.kubernetes.io"
+    assert (notes["gateway"][f"{prefix}/backend-protocol"], notes["gateway-rest"][f"{prefix}/backend-protocol"]) == (
+        "GRPCS",
+        "HTTPS",
+    )
+    assert rendered.get("Deployment", "ui")["spec"]["replicas"] > 1
+    assert notes["ui"][f"{prefix}/affinity"] == "cookie"

@@ -14,7 +14,7 @@ from services.common.settings import as_environment
 from services.gateway.store.s3.settings import PREFIX as S3_PREFIX
 from services.gateway.store.s3.settings import S3Settings
 
-_START_S, _STOP_S, _POLL_S = 30.0, 20.0, 0.02
+_START_S, _STOP_S, _POLL_S = 90.0, 20.0, 0.02
 
 
 class Process:

@@ -29,3 +29,26 @@ def test_every_relative_link_leads_somewhere(page: Path):
 def test_every_make_target_that_is_named_exists(page: Path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)`", page.read_text())) <= targets
+
+
+def source_texts() -> str:
+    """All Python of the services, with texts in one piece that are written in several."""
+    whole = "\n".join(path.read_text() for path in sorted((ROOT / "services").rglob("*.py")) if "pb" not in path.parts)
+    return re.sub(r"\"\s*\n\s*f?\"", "", whole)
+
+
+def test_the_words_by_which_trouble_is_known_are_those_of_the_code():
+    page, source = (ROOT / "docs" / "troubleshooting.md").read_text(), source_texts()
+    quoted = re.findall(r"(?<![*\w])\*([^*\n]+)\*(?![*\w])", page)
+    parts = [part.strip() for text in quoted for part in re.split(r"…|\b[A-Z]+\b|\d+", text)]
+    missing = [part for part in parts if len(part) > 3 and part not in source and part not in {"Workers", "Gateways"}]
+    assert not missing
+    assert len(parts) > 10
+
+
+@pytest.mark.parametrize("name", ["troubleshooting.md", "sizing.md", "backup.md", "upgrade.md"])
+def test_settings_and_metrics_that_are_named_exist(name: str):
+    page, docs = (ROOT / "docs" / name).read_text(), ROOT / "docs"
+    known = (docs / "settings.md").read_text() + (docs / "metrics.md").read_text()
+    named = set(re.findall(r"\b(?:SEEDVR2_[A-Z0-9_]+|seedvr2_[a-z_]+[a-z])\b", page))
+    assert {each for each in named if f"`{each}" not in known} == set()

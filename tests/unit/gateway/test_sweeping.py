@@ -146,6 +146,18 @@ async def test_segments_of_an_owner_whose_job_can_not_be_read_stay(gateway: Gate
     assert await gateway.store.keys("owners/") == before
 
 
+@pytest.mark.parametrize("name", ["request", "state", "plan"])
+async def test_segments_of_an_owner_whose_job_a_later_release_wrote_stay(gateway: Gateway, name: str):
+    await ended(gateway)
+    data, _ = await gateway.store.get(keys.job(JOB, f"{name}.json"))
+    await gateway.store.put(keys.job(JOB, f"{name}.json"), data[:1] + b'"grain": 2, ' + data[1:])
+    before = await gateway.store.keys(keys.segments(LOCAL))
+    keep(gateway, leftover_s=0.0, keep_uploads_s=1e-6)
+    await gateway.service._sweeper.sweep()
+    assert await gateway.store.keys(keys.segments(LOCAL)) == before != []
+    assert (await uploads(gateway).get(ref("u"))).complete
+
+
 async def test_a_job_of_an_earlier_release_that_nobody_looks_after_is_taken_up(gateway: Gateway):
     stored = await uploads(gateway).get(ref("u"))
     await records.write_request(gateway.store, job("old", source_sha256=stored.sha256, request=REQUEST))

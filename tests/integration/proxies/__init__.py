@@ -1,0 +1,1 @@
+"""nginx and Envoy before the services, configured as the chart's objects say."""
