@@ -10,8 +10,9 @@ lock() {
     # The lock names the version; which build of it is scripts/install_torch.sh's choice.
     sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/; /^--find-links/d' "$2"
 }
-lock services/common/requirements-tracing.in services/common/requirements-tracing.txt "$@"
 lock requirements-dev.in requirements-dev.txt "$@"
+# It is installed beside any of the others.
+lock services/common/requirements-tracing.in services/common/requirements-tracing.txt --constraint requirements-dev.txt "$@"
 for service in gateway inference ui cli; do
     lock services/$service/requirements.in services/$service/requirements.txt "$@"
 done

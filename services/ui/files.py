@@ -11,6 +11,7 @@ GET    /files/jobs/<id>/frames/<of>/<n>.png   of: source or result; ?max_side=<p
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -31,6 +32,9 @@ from services.ui.words import size_words
 _Handler = Callable[[Request], Awaitable[Response]]
 _MAX_JSON_BYTES = 16 << 10
 _MAX_SIDE = 4096
+_MAX_DIGITS = 9
+# Halves of characters, which JSON can have and nothing else.
+_LONE = re.compile("[\ud800-\udfff]")
 _FRAME_OF = {"source": pb.FRAME_OF_SOURCE, "result": pb.FRAME_OF_RESULT}
 _FRAME_HEADERS = {"Cache-Control": "private, max-age=300", "Vary": "Cookie"}
 
@@ -54,8 +58,8 @@ class FileRoutes:
             self._route(f"{job}/result", "result", self._result, "GET"),
             self._route(f"{job}/source", "source", self._source, "GET"),
             self._route(f"{job}/hls/index.m3u8", "playlist", self._playlist, "GET"),
-            self._route(job + "/hls/{segment:int}.mp4", "segment", self._segment, "GET"),
-            self._route(job + "/frames/{of}/{frame:int}.png", "frame", self._frame, "GET"),
+            self._route(job + "/hls/{segment}.mp4", "segment", self._segment, "GET"),
+            self._route(job + "/frames/{of}/{frame}.png", "frame", self._frame, "GET"),
         ]
 
     def _route(self, path: str, name: str, handler: _Handler, method: str) -> Route:
@@ -112,7 +116,7 @@ class FileRoutes:
         return await self._file(request, lambda offset, length: self._client.read_source(job_id, offset, length))
 
     async def _segment(self, request: Request) -> Response:
-        job_id, segment = _job_id(request), request.path_params["segment"]
+        job_id, segment = _job_id(request), _number(request, "segment")
         return await self._file(request, lambda offset, length: self._client.read_result(job_id, offset, length, segment=segment))
 
     async def _file(self, request: Request, read: Any, *, attachment: bool = False) -> Response:
@@ -125,7 +129,7 @@ class FileRoutes:
         return Response(playlist.m3u8, media_type="application/vnd.apple.mpegurl", headers=headers)
 
     async def _frame(self, request: Request) -> Response:
-        job_id, frame = _job_id(request), request.path_params["frame"]
+        job_id, frame = _job_id(request), _number(request, "frame")
         of = _FRAME_OF.get(request.path_params["of"])
         if of is None:
             raise NotFound("There are frames of the source and of the result only.")
@@ -142,9 +146,17 @@ def _job_id(request: Request) -> str:
     return checked_id(request.path_params["job_id"])
 
 
+def _number(request: Request, name: str) -> int:
+    text = request.path_params[name]
+    # One that no message can carry isn't there either.
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        raise NotFound(f"There is no {name} {text[:_MAX_DIGITS]}.")
+    return int(text)
+
+
 def _max_side(request: Request) -> int:
     text = request.query_params.get("max_side", "0")
-    if not (text.isascii() and text.isdigit()) or int(text) > _MAX_SIDE:
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > _MAX_SIDE:
         raise InvalidOption(f"max_side is a whole number of pixels, at most {_MAX_SIDE}.", field="max_side")
     return int(text)
 
@@ -171,13 +183,13 @@ async def _small_json(request: Request) -> Any:
             raise TooLarge("This request is larger than anything that is sent here.")
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("The request must be JSON.") from error
 
 
 def _begin_fields(body: Any) -> tuple[str, int]:
     filename, size_bytes = (body.get("filename"), body.get("size_bytes")) if isinstance(body, dict) else (None, None)
-    if not isinstance(filename, str) or not 0 < len(filename) <= 255:
+    if not isinstance(filename, str) or not 0 < len(filename) <= 255 or _LONE.search(filename):
         raise InvalidOption("A file name of 1 to 255 characters is needed.", field="filename")
     if not isinstance(size_bytes, int) or isinstance(size_bytes, bool) or size_bytes < 0:
         raise InvalidOption("The file's size in bytes is needed.", field="size_bytes")

@@ -46,6 +46,17 @@ def test_what_it_copies_is_there_and_reaches_the_build(dockerfile: Path):
                 assert any(source == path or source.startswith(f"{path}/") for path in allowed), f"{source} is ignored"
 
 
+@BY_SERVICE
+def test_what_is_installed_together_is_pinned_to_the_same_versions(dockerfile: Path):
+    named = set(re.findall(r"services/\w+/requirements[\w-]*\.txt", dockerfile.read_text()))
+    assert "services/common/requirements-tracing.txt" in named
+    pinned: dict[str, str] = {}
+    for path in sorted(named):
+        for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE):
+            assert pinned.setdefault(name, version) == version, f"{name} in {path}"
+    assert pinned["grpcio"]
+
+
 ENTRIES = {
     "ui": ("ui.__main__", "common.check"),
     "gateway": ("gateway.__main__", "gateway.store.bucket", "common.check", "cli.command"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.common.errors import RangeOutOfBounds
 
-_ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+_ONE_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class ByteRange:
 def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
     """The part that ``header`` asks for, or None for the whole object.
 
-    A header that is malformed or names several ranges is ignored, as the standard allows.
+    A header that is malformed, names several ranges, or larger ones than there are, is ignored, as the standard allows.
 
     Raises:
         RangeOutOfBounds: the part begins behind the end.

@@ -91,7 +91,8 @@ async def test_a_wrong_beginning_is_refused_in_words() -> None:
     wrong = [
         (b"not json", "JSON"), (b"[]", "file name"), (b'{"filename": "", "size_bytes": 1}', "file name"),
         (b'{"filename": "a", "size_bytes": "1"}', "size"), (b'{"filename": "a", "size_bytes": 0}', "empty"),
-        (b'{"filename": "a", "size_bytes": true}', "size"),
+        (b'{"filename": "a", "size_bytes": true}', "size"), (b'{"filename": "\\ud800", "size_bytes": 1}', "file name"),
+        (b"[" * 16_000, "JSON"),
     ]  # fmt: skip
     async with browsing(FakeGateway()) as client:
         for body, words in wrong:
@@ -120,6 +121,14 @@ async def test_an_id_that_can_not_be_one_never_reaches_the_gateway() -> None:
                 answer = await client.get(path)
                 assert answer.status_code in (400, 404), path
                 assert answer.status_code == 400 or "no such" not in answer.text
+
+
+async def test_a_number_beyond_all_numbers_is_no_error_of_ours() -> None:
+    async with browsing(FakeGateway()) as client:
+        for number in ("9" * 20, "9" * 5000, "-1", "x"):
+            for path in (f"frames/result/{number}.png", f"hls/{number}.mp4"):
+                assert (await client.get(f"/files/jobs/one/{path}")).status_code == 404, path
+        assert (await client.get("/files/jobs/one/frames/result/0.png", params={"max_side": "9" * 5000})).status_code == 400
 
 
 async def test_an_upload_can_be_removed() -> None:
