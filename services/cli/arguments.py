@@ -13,6 +13,7 @@ from services.cli import jobs, models, plan, restore, tokens, up, usage
 from services.cli.connection import CA_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.cli.remote import local_or_remote
+from services.common.encoders import ENCODERS
 from services.common.formats import FORMAT_OF_SUFFIX
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.inference.delivery.options import add_actions
@@ -142,6 +143,9 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crf", type=_number(0, 51, "a rate factor"), metavar="N", help="of a video's encoder; lower is better (default: 14)"
+    )
+    parser.add_argument(
+        "--encoder", choices=tuple(ENCODERS), help="of a video; nvenc is an NVIDIA card's, where workers have one (default: x264)"
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=_scale, metavar="S", help="enlarge by this factor")

@@ -24,7 +24,7 @@ def job_request(arguments: argparse.Namespace, container: str = "") -> pb.JobReq
         request.range.time.start.FromNanoseconds(start_ns)
         if end_ns is not None:
             request.range.time.end.FromNanoseconds(end_ns)
-    for name in ("colour", "crf", "input_noise", "latent_noise", "steps", "cfg_scale"):
+    for name in ("colour", "crf", "encoder", "input_noise", "latent_noise", "steps", "cfg_scale"):
         if getattr(arguments, name) is not None:
             setattr(request, name, getattr(arguments, name))
     return request

@@ -1,6 +1,9 @@
 """What a worker says about itself."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from services.common.encoders import EVERYWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,9 @@ class WorkerStatus:
     facts: dict[str, str] = field(default_factory=dict)
     """Code version, device, dtype, kernels, encoder, threads."""
 
+    encoders: tuple[str, ...] = ()
+    """FFmpeg's names of the video encoders that open there, beside those that every worker has."""
+
     ranks: int = 1
     """Processes with a device each."""
 
@@ -130,3 +136,8 @@ class WorkerStatus:
 
     installed: tuple[ModelState, ...] = ()
     """What is in its model directory; empty until it has looked."""
+
+
+def has_encoder(encoders: Iterable[str], wanted: Iterable[str]) -> bool:
+    """Whether a worker that names ``encoders`` has any of those that are ``wanted``."""
+    return not (EVERYWHERE | set(encoders)).isdisjoint(wanted)

@@ -4,8 +4,9 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from services.common.errors import InvalidOption, WorkerUnavailable
-from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel, WorkerStatus
+from services.common.encoders import named_encoder
+from services.common.errors import InvalidOption, NotSupported, WorkerUnavailable
+from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel, WorkerStatus, has_encoder
 from services.gateway.dispatch import best_offer
 from services.gateway.jobs import JobRequest
 from services.gateway.planning import Offer
@@ -79,6 +80,7 @@ class Catalogue:
         Raises:
             WorkerUnavailable: no worker has ever answered.
             InvalidOption: none knows this model, or not in this pool.
+            NotSupported: none of them has the encoder.
         """
         known = {m.model.name: m for m in self.models()}
         if not known:
@@ -92,17 +94,32 @@ class Catalogue:
             raise InvalidOption(
                 f"The pool {request.pool!r} doesn't serve {name}; choose {' or '.join(known[name].pools)}.", field="request.pool"
             )
-        views = self._workers.views()
-        found = best_offer(views, name, request.pool) or best_offer(views, name, request.pool, absent=True)
-        if found is None:
-            raise WorkerUnavailable(f"No worker serves {name} now; try again soon.", retry_after_s=5)
-        return found
+        views, encoders = self._workers.views(), named_encoder(request.encoder).names
+        for absent in (False, True):
+            found = best_offer(views, name, request.pool, encoders=encoders, absent=absent)
+            if found is not None:
+                return found
+        if best_offer(views, name, request.pool, absent=True) is not None:
+            raise _no_encoder(request, name)
+        raise WorkerUnavailable(f"No worker serves {name} now; try again soon.", retry_after_s=5)
 
     def _could_hear_more(self, request: JobRequest) -> bool:
         """Whether what a request needs is unknown, and somebody could still know it."""
-        known = {known.model.name for known in self.models()}
-        needed = request.model in known if request.model else bool(known)
-        return not needed and (not known or any(view.status is None for view in self._workers.views()))
+        views, known = self._workers.views(), {known.model.name for known in self.models()}
+        encoders = named_encoder(request.encoder).names
+        needed = (request.model in known if request.model else bool(known)) and any(
+            has_encoder(view.status.encoders, encoders) for view in views if view.status
+        )
+        return not needed and (not known or any(view.status is None for view in views))
+
+
+def _no_encoder(request: JobRequest, model: str) -> NotSupported:
+    where = f"of the pool {request.pool}" if request.pool else f"that serve {model}"
+    return NotSupported(
+        f"{named_encoder(request.encoder).title} doesn't open on the workers {where}: the card or its driver has no encoder, or "
+        "workers may not use it; leave the encoder out for x264.",
+        field="request.encoder",
+    )
 
 
 def _serves(status: WorkerStatus, model: str) -> bool:

@@ -47,6 +47,7 @@ def decode_request(message: pb.JobRequest) -> JobRequest:
         preview=_known(_PRIORITIES, message.priority, "request.priority"),
         container=message.container,
         crf=message.crf if message.HasField("crf") else None,
+        encoder=message.encoder,
         input_noise=message.input_noise,
         latent_noise=message.latent_noise,
         steps=message.steps if message.HasField("steps") else 1,
@@ -64,6 +65,7 @@ def encode_request(request: JobRequest) -> pb.JobRequest:
         priority=pb.PRIORITY_PREVIEW if request.preview else pb.PRIORITY_BATCH, container=request.container, crf=request.crf,
         labels=dict(request.labels), input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
         cfg_scale=request.cfg_scale, result_uri=request.result_uri, webhook_url=request.webhook_url,
+        encoder=request.encoder,
     )  # fmt: skip
     for name in ("upload_id", "object_uri", "https_url"):
         if value := getattr(request, name):

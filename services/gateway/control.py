@@ -21,7 +21,7 @@ from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
 from services.gateway.outputs import choose_output
 from services.gateway.outside import Outside
-from services.gateway.planning import PlanLimits, check_source, make_plan, output_size
+from services.gateway.planning import PlanLimits, check_encoder, check_source, make_plan, output_size
 from services.gateway.room import check_room
 from services.gateway.sources import Sources
 from services.gateway.store.base import Store
@@ -147,8 +147,9 @@ class JobControl:
         else:
             check_source(source.info, self._limits)
             # How many frames there are is not known yet; the plan will say if they are too many for a picture.
-            output = choose_output(request.container, source.info, 1)
+            output = choose_output(request.container, source.info, 1, request.encoder)
             size = output_size(request, source.info, self._limits, output.size_step)
+            check_encoder(output, offer, *size)
             check_room(offer.model, *size, offer.memory_bytes)
         return source.upload.filename, source.upload.sha256
 

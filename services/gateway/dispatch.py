@@ -5,10 +5,12 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 
+from services.common.encoders import EVERYWHERE, named_encoder, title_of
 from services.common.errors import FingerprintChanged, WorkerUnavailable
+from services.common.fleet import has_encoder
 from services.gateway.courtesy import Courtesy
 from services.gateway.planning import Offer
 from services.gateway.ports import Workers, WorkerView
@@ -80,14 +82,15 @@ class Dispatcher:
         """A worker that looked free had a span of somebody else."""
         self._courtesy.see_others(time.monotonic())
 
-    async def offer(self, model: str, pool: str, on_wait: Callable[[], None]) -> Offer:
-        """Wait for workers that serve a model, and say what they offer. Raises WorkerUnavailable."""
+    async def offer(self, model: str, pool: str, encoder: str, on_wait: Callable[[], None]) -> Offer:
+        """Wait for workers that serve a model and have an encoder, and say what they offer. Raises WorkerUnavailable."""
+        named = named_encoder(encoder)
         until = time.monotonic() + self._patience.worker_wait_s
         self.asking.append((model, pool))
         try:
-            while (found := best_offer(self._workers.views(), model, pool)) is None:
+            while (found := best_offer(self._workers.views(), model, pool, encoders=named.names)) is None:
                 if time.monotonic() > until:
-                    raise _nobody(model, pool, self._patience.worker_wait_s)
+                    raise _nobody(model, pool, named.shallow, self._patience.worker_wait_s)
                 on_wait()
                 await asyncio.sleep(_LOOK_S)
         finally:
@@ -126,14 +129,15 @@ class Dispatcher:
                 "retry the job to restore it from its beginning."
             )
         if no_worker_s > self._patience.worker_wait_s:
-            raise _nobody(work.model, work.pool, self._patience.worker_wait_s)
+            raise _nobody(work.model, work.pool, work.encoder, self._patience.worker_wait_s)
 
     def _who_is_able(self, work: Work) -> tuple[bool, bool]:
         """Whether workers could restore it, and whether others serve its model in its pool."""
-        key = (work.model, work.model_hash, work.fingerprint, work.pool, f"{work.width}x{work.height}")
+        key = (work.model, work.model_hash, work.fingerprint, work.pool, work.encoder, f"{work.width}x{work.height}")
         if key not in self._able:
             fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
-            self._able[key] = fitting, best_offer(self._workers.views(), work.model, work.pool) is not None
+            others = best_offer(self._workers.views(), work.model, work.pool, encoders=(work.encoder,))
+            self._able[key] = fitting, others is not None
         return self._able[key]
 
     def _note_change(self) -> None:
@@ -190,17 +194,25 @@ def candidate_of(view: WorkerView, held: int = 0) -> Candidate:
         fingerprint=status.fingerprint,
         models=status.models,
         ready=view.state in _READY,
+        encoders=status.encoders,
         slots=max(1, status.slots),
         foreign=max(0, status.slots - status.free_slots - held),
         megapixels_per_second=status.megapixels_per_second,
     )
 
 
-def best_offer(views: list[WorkerView], model: str, pool: str, *, absent: bool = False) -> Offer | None:
-    """What most workers of the model and pool agree on; None where there are none. ``absent``: those that are not ready too."""
+def best_offer(
+    views: list[WorkerView], model: str, pool: str, *, encoders: Collection[str] = EVERYWHERE, absent: bool = False
+) -> Offer | None:
+    """What most workers of the model and pool agree on; None where there are none.
+
+    ``encoders``: they have one of these. ``absent``: those that are not ready count, too.
+    """
     groups: dict[tuple[str, str], list[WorkerView]] = {}
     for view in views:
         if view.status is None or pool not in ("", view.pool) or not (absent or view.state in _READY):
+            continue
+        if not has_encoder(view.status.encoders, encoders):
             continue
         for served in view.status.models:
             if served.name == model:
@@ -220,9 +232,10 @@ def best_offer(views: list[WorkerView], model: str, pool: str, *, absent: bool =
         workers=len(members),
         megapixels_per_second=sum(speeds) / len(speeds) if speeds else 0.0,
         memory_bytes=max(status.memory_bytes for status in statuses),
+        encoders=tuple(sorted({name for status in statuses for name in status.encoders})),
     )
 
 
-def _nobody(model: str, pool: str, waited_s: float) -> WorkerUnavailable:
-    where = f" in the pool {pool}" if pool else ""
+def _nobody(model: str, pool: str, encoder: str, waited_s: float) -> WorkerUnavailable:
+    where = (f" in the pool {pool}" if pool else "") + ("" if encoder in EVERYWHERE else f" and has {title_of(encoder)}")
     return WorkerUnavailable(f"No worker that serves {model}{where} came within {waited_s:g} s; start one, then retry the job.")

@@ -95,6 +95,9 @@ class JobRequest:
     crf: int | None = None
     """Constant rate factor; None: the default."""
 
+    encoder: str = ""
+    """Of a video, one of ENCODERS; empty: the first."""
+
     input_noise: float = 0.0
     """Noise added to the frames before the model sees them, 0 to 1."""
 

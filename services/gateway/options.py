@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Container
 
+from services.common.encoders import ENCODERS
 from services.common.errors import InvalidOption, NotSupported
 from services.common.formats import FORMATS
 from services.gateway.jobs import JobRequest
@@ -86,6 +87,11 @@ def _check_encoding(request: JobRequest) -> None:
         )
     if request.crf is not None and not 0 <= request.crf <= 51:
         raise InvalidOption(f"The crf is {request.crf}; give 0 (largest file) to 51.", field="request.crf")
+    if request.encoder not in ("", *ENCODERS):
+        raise InvalidOption(
+            f"There is no encoder {request.encoder!r} here; give one of {', '.join(ENCODERS)}, or leave it out.",
+            field="request.encoder",
+        )
 
 
 def _check_strength(request: JobRequest) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from services.common.encoders import named_encoder
 from services.common.errors import InvalidOption
 from services.common.formats import PICTURES, SEQUENCE, VIDEOS
-from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER, pixel_format
+from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, pixel_format
 from services.gateway.source import ARCHIVE, OtherStream, SourceInfo
 
 # What players, browsers above all, take from an MP4.
@@ -31,41 +32,40 @@ class Output:
     pixel_format: str
     """One of PIXEL_FORMATS: what segments are encoded in."""
 
+    encoder: str
+    """Of the segments, by FFmpeg's name."""
+
     warnings: tuple[str, ...] = ()
     """What of the source it doesn't keep as it is."""
 
     @property
-    def encoder(self) -> str:
-        """Of the segments."""
-        return PIXEL_FORMATS[self.pixel_format].encoder
-
-    @property
     def size_step(self) -> int:
         """Sides of the result are multiples of this."""
-        return 2 if self.encoder == VIDEO_ENCODER else 1
-
-    def encoder_options(self, crf: int, preset: str) -> tuple[tuple[str, str], ...]:
-        """For the encoder, sorted by name."""
-        if self.encoder == VIDEO_ENCODER:
-            return ("crf", str(crf)), ("preset", preset)
-        return ("compression_level", "3"), ("pred", "up")
+        return 1 if self.encoder == PICTURE_ENCODER else 2
 
     def segment_frames(self, width: int, height: int, most: int) -> int:
         """Frames of a segment, at most ``most``; fewer where they are large and compressed without loss."""
-        if self.encoder == VIDEO_ENCODER:
+        if self.encoder != PICTURE_ENCODER:
             return most
         form = PIXEL_FORMATS[self.pixel_format]
         return max(1, min(most, _SEGMENT_BYTES // (width * height * form.channels * form.bits // 8)))
 
 
-def choose_output(asked: str, info: SourceInfo, frames: int) -> Output:
-    """The result's form for a request's ``container``, which may be empty.
+def choose_output(asked: str, info: SourceInfo, frames: int, encoder: str = "") -> Output:
+    """The result's form for a request's ``container`` and ``encoder``, which may be empty.
 
     Raises:
-        InvalidOption: what was asked for can't hold the source's streams, or all frames.
+        InvalidOption: what was asked for can't hold the source's streams, or all frames, or has no such encoder.
     """
     found = asked or _fitting(info, frames)
-    return _video(asked, info) if found in VIDEOS else _pictures(found, info, frames)
+    if found in VIDEOS:
+        return _video(asked, info, encoder)
+    if encoder:
+        raise InvalidOption(
+            f"The result is a {found}, which no encoder of videos makes; leave the encoder out, or choose {' or '.join(VIDEOS)}.",
+            field="request.encoder",
+        )
+    return _pictures(found, info, frames)
 
 
 def _fitting(info: SourceInfo, frames: int) -> str:
@@ -88,18 +88,22 @@ def _pictures(container: str, info: SourceInfo, frames: int) -> Output:
     if info.bits > 8 and not deep:
         warnings.append(f"The result has 8 bits a sample: a {container} has no more.")
     name = pixel_format(PICTURE_ENCODER, deep=deep, alpha=alpha)
-    return Output(container=container, pixel_format=name, warnings=(*_source_warnings(info), *warnings))
+    return Output(container=container, pixel_format=name, encoder=PICTURE_ENCODER, warnings=(*_source_warnings(info), *warnings))
 
 
-def _video(asked: str, info: SourceInfo) -> Output:
+def _video(asked: str, info: SourceInfo, encoder: str) -> Output:
     container, warnings = _choose_container(asked, info)
     if info.alpha:
         text = f"Transparency is not kept: a {container} can't hold it here; choose zip for a PNG for each frame."
         warnings = (*warnings, text)
     if info.bits > 8:
         warnings = (*warnings, "The result has 10 bits a sample, which not every browser plays.")
-    name = pixel_format(VIDEO_ENCODER, deep=info.bits > 8)
-    return Output(container=container, pixel_format=name, warnings=(*_source_warnings(info), *warnings))
+    named = named_encoder(encoder)
+    name = named.deep if info.bits > 8 else named.shallow
+    return Output(
+        container=container, pixel_format=pixel_format(name, deep=info.bits > 8), encoder=name,
+        warnings=(*_source_warnings(info), *warnings),
+    )  # fmt: skip
 
 
 def _choose_container(asked: str, info: SourceInfo) -> tuple[str, tuple[str, ...]]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from services.common.colours import COLOURS
-from services.common.errors import InvalidOption, InvalidVideo
-from services.common.fleet import WorkerModel
+from services.common.encoders import SIDES, title_of
+from services.common.errors import InvalidOption, InvalidVideo, NotSupported
+from services.common.fleet import WorkerModel, has_encoder
 from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
+from services.gateway.encoding import encoder_options
 from services.gateway.jobs import JobRequest, PlanSummary
 from services.gateway.outputs import Output, choose_output
 from services.gateway.room import check_room, predicted_memory_bytes
@@ -45,7 +47,7 @@ class PlanLimits:
     """Frames of a segment."""
 
     encoder_preset: str
-    """Of the encoder."""
+    """Of the encoder, by x264's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,9 @@ class Offer:
     memory_bytes: int = 0
     """Of the largest device among them; 0: not known."""
 
+    encoders: tuple[str, ...] = ()
+    """That some of them have beside those that every worker has, by FFmpeg's names."""
+
 
 def make_plan(
     request: JobRequest, info: SourceInfo, index: SourceIndex, sha256: str, offer: Offer, limits: PlanLimits,
@@ -79,14 +84,16 @@ def make_plan(
 
     Raises:
         InvalidOption: an option doesn't fit this source, this model or this installation.
+        NotSupported: no worker has the encoder.
         InvalidVideo: the source is larger than allowed.
     """
     check_source(info, limits)
     first, end = frame_range(request, info, index)
     duration_s = float((index.end_of(end - 1) - index.pts[first]) * info.time_base)
     _check_duration(request, duration_s, limits)
-    output = choose_output(request.container, info, end - first)
+    output = choose_output(request.container, info, end - first, request.encoder)
     width, height = output_size(request, info, limits, output.size_step)
+    check_encoder(output, offer, width, height)
     check_room(offer.model, width, height, offer.memory_bytes)
     restore = _restore_plan(request, output, offer, limits, width, height)
     limits = replace(limits, segment_frames=output.segment_frames(width, height, limits.segment_frames))
@@ -222,9 +229,31 @@ def _restore_plan(request: JobRequest, output: Output, offer: Offer, limits: Pla
         seed=DEFAULT_SEED if request.seed is None else request.seed, colour=_colour(request, model),
         input_noise=request.input_noise, latent_noise=request.latent_noise, steps=request.steps,
         window_latents=model.window_latents, overlap_latents=model.overlap_latents,
-        encoder=output.encoder, encoder_options=output.encoder_options(crf, limits.encoder_preset),
+        encoder=output.encoder, encoder_options=encoder_options(output.encoder, crf, limits.encoder_preset),
         output_pixel_format=output.pixel_format,
     )  # fmt: skip
+
+
+def check_encoder(output: Output, offer: Offer, width: int, height: int) -> None:
+    """Whether the workers can encode the result.
+
+    Raises:
+        NotSupported: none has the encoder. InvalidOption: it doesn't take frames of this size.
+    """
+    title = title_of(output.encoder)
+    if not has_encoder(offer.encoders, (output.encoder,)):
+        raise NotSupported(
+            f"{title} doesn't open on the workers for frames of this depth ({output.encoder}): their cards or drivers don't "
+            "encode it; leave the encoder out for x264.",
+            field="request.encoder",
+        )
+    least, most = SIDES.get(output.encoder, (0, max(width, height)))
+    if not (least <= min(width, height) and max(width, height) <= most):
+        raise InvalidOption(
+            f"{title} takes frames with sides of {least} to {most} pixels here, and the result would be {width}×{height}; "
+            "choose another target, or leave the encoder out for x264.",
+            field="request.encoder",
+        )
 
 
 def _check_steps(request: JobRequest, model: WorkerModel) -> None:

@@ -149,7 +149,7 @@ class Restorer:
         await remove_plan(self._store, self._book, job)
         await self._update(run, lambda job: jobs.advance(job, State.PLANNING, time.time()))
         offer = await self._dispatcher.offer(
-            job.model, job.request.pool, lambda: self._book.show(run.ref, Progress(stage=WAITING))
+            job.model, job.request.pool, job.request.encoder, lambda: self._book.show(run.ref, Progress(stage=WAITING))
         )
         cuts = await self._find_cuts(run, job)
         plan, summary = make_plan(

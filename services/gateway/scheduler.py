@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from services.common.fleet import WorkerModel
+from services.common.fleet import WorkerModel, has_encoder
+from services.common.pixels import VIDEO_ENCODER
 from services.gateway.keys import Ref
 from services.gateway.room import has_room
 
@@ -46,6 +47,9 @@ class Work:
 
     pool: str = ""
     """Empty: any."""
+
+    encoder: str = VIDEO_ENCODER
+    """FFmpeg's name of the one that the worker must have."""
 
     preview: bool = False
     """Goes first."""
@@ -88,6 +92,9 @@ class Candidate:
     ready: bool
     """Takes spans."""
 
+    encoders: tuple[str, ...] = ()
+    """That it has beside those that every worker has."""
+
     slots: int = 1
     """Batch spans at a time, and as many previews."""
 
@@ -116,6 +123,7 @@ class _Need(NamedTuple):
     model_hash: str
     fingerprint: str
     pool: str
+    encoder: str
     preview: bool
     width: int
     height: int
@@ -239,13 +247,16 @@ def _turn(work: Work, load: _Load, share: float) -> tuple[bool, int, int, int, t
 
 def _need(work: Work, now: float) -> _Need:
     return _Need(
-        model=work.model, model_hash=work.model_hash, fingerprint=work.fingerprint, pool=work.pool, preview=work.preview,
-        width=work.width, height=work.height, avoid=work.avoid, patient=bool(work.avoid) and now - work.since < AVOID_S,
+        model=work.model, model_hash=work.model_hash, fingerprint=work.fingerprint, pool=work.pool,
+        encoder=work.encoder, preview=work.preview, width=work.width, height=work.height, avoid=work.avoid,
+        patient=bool(work.avoid) and now - work.since < AVOID_S,
     )  # fmt: skip
 
 
 def _meets(need: _Need, worker: Candidate) -> bool:
     if not worker.ready or need.pool not in ("", worker.pool) or need.fingerprint != worker.fingerprint:
+        return False
+    if not has_encoder(worker.encoders, (need.encoder,)):
         return False
     model = _find(need.model, need.model_hash, worker.models)
     return model is not None and has_room(model, need.width, need.height)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.common.rpc.tls import server_tls
 from services.common.settings import setting
+from services.gateway.encoding import PRESETS
 
 # S3 servers take no longer ones.
 _LONGEST_LINK_S = 7 * 24 * 3600
@@ -61,7 +62,9 @@ class GatewaySettings:
     span_seconds: float = setting(20.0, "longest span, the part of a video that one worker restores in one go, in seconds")
     span_work_s: float = setting(0.0, "longest span in seconds of work, where the workers' speed is known; 0: no limit")
     segment_frames: int = setting(48, "frames of a segment, the part that is stored and played while the rest is restored")
-    encoder_preset: str = setting("fast", "x264 preset of results: slower ones make smaller files")
+    encoder_preset: str = setting(
+        "fast", "x264 preset of results: slower ones make smaller files; NVENC gets its own nearest one"
+    )
     worker_poll_s: float = setting(1.0, "seconds between two looks at a worker")
     worker_wait_s: float = setting(600.0, "seconds that a job waits for a worker that can restore it before it fails")
     fingerprint_wait_s: float = setting(60.0, "seconds that a begun job waits for workers like those that began it")
@@ -91,7 +94,9 @@ class GatewaySettings:
     ready_file: str = setting("", "file that gets the real addresses as JSON once the service listens; empty: none")
 
     def __post_init__(self) -> None:
-        for name, choices in (("discovery", ("list", "kubernetes")), ("leases", ("file", "kubernetes"))):
+        for name, choices in (
+            ("discovery", ("list", "kubernetes")), ("leases", ("file", "kubernetes")), ("encoder_preset", PRESETS),
+        ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}")
         if self.lease_s < 3 * self.lease_renew_s:

@@ -212,6 +212,7 @@ def _work(work: JobWork, span: Span) -> Work:
         model_hash=restore.model_hash,
         fingerprint=restore.fingerprint,
         pool=work.plan.pool,
+        encoder=restore.encoder,
         preview=work.job.request.preview,
         order=work.job.order,
         megapixels=span.frames * restore.width * restore.height / 1e6,

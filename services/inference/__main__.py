@@ -96,8 +96,9 @@ def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetric
         threads=settings.torch_threads,
     )  # fmt: skip
     limits = VideoLimits(
-        memory_bytes=settings.video_memory_bytes, cpu_s=settings.video_cpu_s, encoder_threads=settings.encoder_threads
-    )
+        memory_bytes=settings.video_memory_bytes, cpu_s=settings.video_cpu_s, encoder_threads=settings.encoder_threads,
+        nvenc_memory_bytes=settings.nvenc_memory_bytes,
+    )  # fmt: skip
     return Engine(
         model=files.name, pool=settings.pool,
         groups=Groups(

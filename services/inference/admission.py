@@ -1,26 +1,32 @@
 """Whether a span can be restored here. Pure: what is wrong with a task is said before anything is started for it."""
 
 import itertools
+from collections.abc import Collection
 
+from services.common.encoders import HARDWARE_ENCODERS, title_of
 from services.common.errors import FingerprintChanged, InvalidOption
 from services.common.fleet import WorkerModel
 from services.common.media import SpanTask
 from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER
 from services.common.plan import NOISE, RestorePlan
 
-ENCODER_OPTIONS = {VIDEO_ENCODER: frozenset({"crf", "preset", "tune"}), PICTURE_ENCODER: frozenset({"compression_level", "pred"})}
+ENCODER_OPTIONS = {
+    VIDEO_ENCODER: frozenset({"crf", "preset", "tune"}),
+    PICTURE_ENCODER: frozenset({"compression_level", "pred"}),
+    **dict.fromkeys(HARDWARE_ENCODERS, frozenset({"bf", "cq", "g", "preset", "profile", "rc", "tune"})),
+}
 """Encoders, with the options that a plan may set."""
 
 _MAX_SIDE = 16384
 _MAX_STAMP = 1 << 62
 
 
-def check_task(task: SpanTask, model: WorkerModel, fingerprint: str) -> None:
-    """Accept a task or say why not.
+def check_task(task: SpanTask, model: WorkerModel, fingerprint: str, encoders: Collection[str] = ()) -> None:
+    """Accept a task or say why not; ``encoders`` open here beside those that every worker has.
 
     Raises:
         InvalidOption: it contradicts itself, or asks for what nobody here can do.
-        FingerprintChanged: it was planned for another model, or for workers with other rounding.
+        FingerprintChanged: it was planned for another model, or for workers with other rounding or another encoder.
     """
     _check_plan(task.plan, model)
     _check_frames(task)
@@ -29,6 +35,11 @@ def check_task(task: SpanTask, model: WorkerModel, fingerprint: str) -> None:
         raise FingerprintChanged(f"The plan names other weights of {model.name} than this worker has loaded; plan the job again.")
     if task.plan.fingerprint != fingerprint:
         raise FingerprintChanged("The plan was made for workers that compute differently from this one; plan the job again.")
+    if task.plan.encoder in HARDWARE_ENCODERS and task.plan.encoder not in encoders:
+        raise FingerprintChanged(
+            f"The plan was made for workers with {title_of(task.plan.encoder)} ({task.plan.encoder}), and it doesn't open on "
+            "this one; plan the job again."
+        )
 
 
 def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
@@ -57,7 +68,7 @@ def _check_plan(plan: RestorePlan, model: WorkerModel) -> None:
 def _check_output(plan: RestorePlan) -> None:
     for name in ("width", "height"):
         side = getattr(plan, name)
-        if (side % 2 and plan.encoder == VIDEO_ENCODER) or not 2 <= side <= _MAX_SIDE:
+        if (side % 2 and plan.encoder != PICTURE_ENCODER) or not 2 <= side <= _MAX_SIDE:
             raise InvalidOption(
                 f"A result's {name} must be from 2 to {_MAX_SIDE}, of a video even, not {side}.", field=f"plan.{name}"
             )
@@ -65,7 +76,7 @@ def _check_output(plan: RestorePlan) -> None:
         raise InvalidOption(f"{plan.output_pixel_format!r} can't be encoded here.", field="plan.output_pixel_format")
     if plan.encoder not in ENCODER_OPTIONS:
         raise InvalidOption(f"{plan.encoder!r} is no encoder of this worker.", field="plan.encoder")
-    if PIXEL_FORMATS[plan.output_pixel_format].encoder != plan.encoder:
+    if plan.encoder not in PIXEL_FORMATS[plan.output_pixel_format].encoders:
         raise InvalidOption(f"{plan.encoder} doesn't encode {plan.output_pixel_format}.", field="plan.output_pixel_format")
     unknown = sorted({name for name, _ in plan.encoder_options} - ENCODER_OPTIONS[plan.encoder])
     if unknown:

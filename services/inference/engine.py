@@ -84,6 +84,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._draining = False
         self._code_facts: dict[str, str] = {}
+        self._encoders: tuple[str, ...] = ()
         self._facts: dict[str, str] = {}
         self._fingerprint = ""
         self._model: WorkerModel | None = None
@@ -99,7 +100,8 @@ class Engine:
         Raises:
             ServiceError: nothing can be encoded here.
         """
-        encoder = {f"encoder.{name}": value for name, value in (await self._videos.facts()).items()}
+        found, self._encoders = await asyncio.gather(self._videos.facts(), self._videos.encoders())
+        encoder = {f"encoder.{name}": value for name, value in found.items()}
         self._code_facts = code_facts() | encoder | {"version": self._version}
         self._groups.start()
 
@@ -124,7 +126,7 @@ class Engine:
             raise _draining()
         if self._model is None:
             raise self._not_ready()
-        check_task(task, self._model, self._fingerprint)
+        check_task(task, self._model, self._fingerprint, self._encoders)
         self._fitting.choose(task, self._available_bytes())
         self._turns.check_room(preview=task.preview)
         run = SpanRun(task, packets)
@@ -139,7 +141,8 @@ class Engine:
         return WorkerStatus(
             worker_id=self._worker_id, pool=self._pool, state=self._state(),
             models=(self._model,) if self._model is not None else (), fingerprint=self._fingerprint, facts=self._facts,
-            ranks=len(self._groups.ranks), slots=len(self._groups.all), free_slots=self._turns.free if self.serving else 0,
+            encoders=self._encoders, ranks=len(self._groups.ranks), slots=len(self._groups.all),
+            free_slots=self._turns.free if self.serving else 0,
             megapixels_per_second=self._speed or (ready.megapixels_per_second if ready else 0.0),
             memory_bytes=ready.memory_bytes if ready else 0,
             checks=self._groups.checks, detail=self._groups.detail, version=self._version,

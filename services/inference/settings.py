@@ -40,6 +40,9 @@ class InferenceSettings:
     rank_stop_s: float = setting(20.0, "seconds that ranks have to stop a span before they are ended and replaced")
     drain_s: float = setting(120.0, "seconds that spans in hand have to end after SIGTERM; then they are handed back")
     video_memory_bytes: int = setting(8 << 30, "address space of a process that decodes and encodes, in bytes")
+    nvenc_memory_bytes: int = setting(
+        0, "the same of one that encodes with NVENC, where CUDA reserves far more than it uses; 0: as much as others"
+    )
     video_cpu_s: int = setting(7200, "CPU seconds that a process may take to decode and encode one span")
     log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     ready_file: str = setting("", "file that gets the real addresses as JSON once the server listens; empty: none")
@@ -57,6 +60,8 @@ class InferenceSettings:
         for name in ("encoder_threads", "rank_start_s", "rank_stop_s", "video_cpu_s"):
             _check_least(name, getattr(self, name), 1)
         _check_least("video_memory_bytes", self.video_memory_bytes, 1 << 30)
+        if self.nvenc_memory_bytes:
+            _check_least("nvenc_memory_bytes", self.nvenc_memory_bytes, 1 << 30)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

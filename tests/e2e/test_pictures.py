@@ -185,6 +185,7 @@ async def test_every_colour_mode_and_noise_can_be_asked_for(gateway: GatewayClie
         ({"steps": 4}, "made for one step"),
         ({"cfg_scale": 6.5}, "without guidance"),
         ({"input_noise": 3.0}, "0 .none. to 1"),
+        ({"encoder": "x264"}, "no encoder of videos"),
         ({"container": "gif"}, "no container 'gif'"),
     ],
 )
@@ -195,6 +196,15 @@ async def test_what_cannot_be_is_refused_in_words(gateway: GatewayClient, tmp_pa
     with pytest.raises(InvalidOption, match=words) as error:
         await gateway.create_job(pb.JobRequest(source=pb.Source(upload_id=upload.upload_id), **options))
     assert error.value.field.startswith("request.")
+
+
+async def test_an_encoder_that_opens_on_no_worker_is_refused_in_words(gateway: GatewayClient, tmp_path: Path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(pictures.encoded(pictures.scene(), ".png"))
+    request = pb.JobRequest(source=pb.Source(upload_id=(await gateway.upload_file(path)).upload_id), encoder="nvenc")
+    for call in (gateway.create_job, gateway.plan_job):
+        with pytest.raises(NotSupported, match=r"NVENC doesn't open on the workers that serve nano: .* leave the encoder out"):
+            await call(request)
 
 
 async def test_many_frames_are_no_picture_and_a_zip_of_texts_is_nothing(gateway: GatewayClient, tmp_path: Path):

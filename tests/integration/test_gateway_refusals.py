@@ -99,6 +99,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "container unknown": ({"container": "avi"}, "InvalidOption", "give one of mp4, mkv, png", "request.container"),
     "container too small": ({"container": "mp4"}, "InvalidOption", "can't hold the source's audio", "request.container"),
     "crf": ({"crf": 52}, "InvalidOption", "to 51", "request.crf"),
+    "encoder unknown": ({"encoder": "av1"}, "InvalidOption", "give one of x264, nvenc", "request.encoder"),
+    "encoder that opens nowhere": ({"encoder": "nvenc"}, "NotSupported", "leave the encoder out for x264", "request.encoder"),
     "labels": ({"labels": {str(i): "" for i in range(17)}}, "InvalidOption", "at most 16", "request.labels"),
     "bucket": (
         {"source": pb.Source(object_uri="s3://a/b")},

@@ -177,6 +177,7 @@ def encode_status(status: WorkerStatus) -> pb.StatusResponse:
         version=status.version,
         installed=[pb.ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in status.installed],
         checks=status.checks,
+        encoders=status.encoders,
     )
 
 
@@ -200,6 +201,7 @@ def decode_status(message: pb.StatusResponse) -> WorkerStatus:
             ModelState(name=m.name, title=m.title, state=m.state, size_bytes=m.size_bytes) for m in message.installed
         ),
         checks=dict(message.checks),
+        encoders=tuple(message.encoders),
     )
 
 

@@ -120,6 +120,9 @@ def _write(
         with opened(first) as template:
             video = output.add_stream_from_template(template.streams.video[0])
             video.time_base = time_base
+            if kind == "mp4" and template.streams.video[0].codec_context.name == "hevc":
+                # Players of Apple know HEVC by this name alone, and it is not copied.
+                video.codec_context.codec_tag = "hvc1"
         if fields["display_matrix"]:
             video.set_display_matrix(fields["display_matrix"])
         _copy_tags(source, output, fields, time_base)

@@ -140,8 +140,9 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "short_side": ("short_side", whole(_INT32)), "size": ("box", _box), "first_frame": ("first_frame", whole(_INT64)),
     "end_frame": ("end_frame", whole(_INT64)), "start": ("start", _number), "end": ("end", _number),
     "seed": ("seed", whole(_UINT64)), "colour": ("colour", text_of), "preview": ("preview", _flag),
-    "format": ("container", text_of), "crf": ("crf", whole(51)), "input_noise": ("input_noise", _number),
-    "latent_noise": ("latent_noise", _number), "steps": ("steps", whole(_INT32)), "cfg_scale": ("cfg_scale", _number),
+    "format": ("container", text_of), "crf": ("crf", whole(51)), "encoder": ("encoder", text_of),
+    "input_noise": ("input_noise", _number), "latent_noise": ("latent_noise", _number),
+    "steps": ("steps", whole(_INT32)), "cfg_scale": ("cfg_scale", _number),
     "result_uri": ("result_uri", text_of), "webhook_url": ("webhook_url", text_of),
 }  # fmt: skip
 """By a field's name here: the request's, and what reads its value."""

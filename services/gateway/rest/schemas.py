@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.common.colours import COLOURS
+from services.common.encoders import ENCODERS
 from services.common.formats import FORMATS
 from services.gateway.jobs import PlanSummary, Result
 from services.gateway.rest.encoder import STATUSES
@@ -95,6 +96,9 @@ REQUEST: dict[str, Schema] = {
     "preview": flag("Goes before other work; for short ranges that somebody is looking at."),
     "format": text("Of the result; absent: what fits the source.", enum=["", *FORMATS]),
     "crf": whole("Constant rate factor of the video encoder, 0 (largest file) to 51; absent: 14.", minimum=0, maximum=51),
+    "encoder": text(
+        "Of a video; absent: x264. nvenc is an NVIDIA card's, refused where no worker has one.", enum=["", *ENCODERS]
+    ),
     "input_noise": number("Noise added to the frames, 0 to 1.", minimum=0, maximum=1),
     "latent_noise": number("How far the model is made to distrust its input, 0 to 1.", minimum=0, maximum=1),
     "steps": whole("From noise to the result; absent: 1.", minimum=1, maximum=2**31 - 1),

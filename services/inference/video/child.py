@@ -31,6 +31,7 @@ from services.inference.video.colour import FrameReader, colours_of
 from services.inference.video.decode import Decoder
 from services.inference.video.encode import SpanEncoder
 from services.inference.video.facts import encoder_facts
+from services.inference.video.hardware import opened_encoders
 from services.inference.video.match import FrameMatcher
 
 _log = logging.getLogger(__name__)
@@ -47,10 +48,12 @@ class _RankLost(Exception):
 
 
 def main(channel: Channel) -> None:
-    """Answer one message, "facts" or "span", and end."""
+    """Answer one message, "facts", "encoders" or "span", and end."""
     message = channel.receive()
     if message.kind == "facts":
         channel.send("facts", facts=encoder_facts())
+    elif message.kind == "encoders":
+        channel.send("encoders", encoders=opened_encoders())
     else:
         order = video_order(message.fields)
         with log_context(**order.ids):

@@ -16,8 +16,10 @@ from av.video.stream import VideoStream
 
 from services.common.errors import InternalError
 from services.common.media import SpanTask
+from services.common.pixels import NVENC_HEVC, VIDEO_ENCODER
 from services.common.plan import Segment
 from services.inference.video.colour import Frames, FrameWriter, colours_of
+from services.inference.video.hardware import told_clearly
 from services.inference.video.x264 import repeatable_options
 
 # delay_moov: an edit list then makes up for the encoder's delay, so that time stamps are exact; frag_discont: they count from
@@ -88,6 +90,7 @@ class _SegmentFile:
     def __init__(self, task: SpanTask, segment: Segment, threads: int) -> None:
         self._stamps = _stamps(task, segment)
         self._time_base = task.time_base
+        self._encoder = task.plan.encoder
         self._buffer = io.BytesIO()
         self._container = _container(self._buffer, task.time_base)
         self._stream = _stream(self._container, task, threads)
@@ -96,12 +99,16 @@ class _SegmentFile:
     def add(self, frame: Any) -> None:
         frame.pts, frame.time_base = self._stamps.pts[self._count], self._time_base
         self._count += 1
-        self._mux(self._stream.encode(frame))
+        self._mux(self._encoded(frame))
 
     def finish(self) -> bytes:
-        self._mux(self._stream.encode(None))
+        self._mux(self._encoded(None))
         self._container.close()
         return self._buffer.getvalue()
+
+    def _encoded(self, frame: Any) -> list[AvPacket[Any]]:
+        with told_clearly(self._encoder):
+            return self._stream.encode(frame)
 
     def _mux(self, packets: list[AvPacket[Any]]) -> None:
         for packet in packets:
@@ -126,7 +133,7 @@ def _container(buffer: io.BytesIO, time_base: Fraction) -> OutputContainer:
 
 def _stream(container: OutputContainer, task: SpanTask, threads: int) -> VideoStream:
     plan, colours = task.plan, colours_of(task.codec)
-    options = dict(plan.encoder_options) | (repeatable_options() if plan.encoder == "libx264" else {})
+    options = dict(plan.encoder_options) | (repeatable_options() if plan.encoder == VIDEO_ENCODER else {})
     stream = container.add_stream(plan.encoder, rate=task.codec.frame_rate.limit_denominator(1001000), options=options)
     if not isinstance(stream, VideoStream):
         raise InternalError(f"{plan.encoder} encodes no video")
@@ -134,6 +141,9 @@ def _stream(container: OutputContainer, task: SpanTask, threads: int) -> VideoSt
     context = stream.codec_context
     context.time_base = stream.time_base = task.time_base
     context.thread_count = threads
+    if plan.encoder == NVENC_HEVC:
+        # Players of Apple know HEVC by this name alone.
+        context.codec_tag = "hvc1"
     context.sample_aspect_ratio = Fraction(1)
     is_rgb = VideoFormat(plan.output_pixel_format).is_rgb
     context.colorspace, context.color_range = (_RGB, _FULL) if is_rgb else (colours.matrix, _LIMITED)

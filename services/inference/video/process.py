@@ -1,6 +1,9 @@
 """The server's side of the process that decodes and encodes one span. Imports no PyAV."""
 
+import asyncio
 import contextlib
+import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from services.common.channel import Message
 from services.common.child import Child, ChildDied, Limits
+from services.common.encoders import HARDWARE_ENCODERS
 from services.common.errors import InternalError, InvalidVideo, ServiceError, SettingsError, WorkerBroken
 from services.common.logs import log_ids
 from services.common.media import Packet, SpanTask
@@ -15,6 +19,8 @@ from services.common.plan import Segment
 from services.inference.messages import SegmentReady, StageTime, VideoDone, VideoOrder, packet_fields, stage_of
 
 VIDEO_MODULE = "services.inference.video.child"
+_log = logging.getLogger(__name__)
+_OPENING_S = 60.0
 # sockaddr_un has room for 108 bytes.
 _MAX_PATH_BYTES = 100
 
@@ -35,6 +41,9 @@ class VideoLimits:
 
     encoder_threads: int
     """CPU threads of an encoder."""
+
+    nvenc_memory_bytes: int = 0
+    """Address space of one that encodes with a card's encoder; 0: the same as of others."""
 
 
 class VideoProcesses:
@@ -67,6 +76,16 @@ class VideoProcesses:
                 raise InternalError(f"A process that encodes can't be started: {error}.") from error
         return found | {"encoder_threads": str(self._limits.encoder_threads)}
 
+    async def encoders(self) -> tuple[str, ...]:
+        """Encoders of graphics cards that open here, by FFmpeg's names; none where trying ends the process, as drivers can."""
+        try:
+            async with asyncio.timeout(_OPENING_S), await self._start(hardware=True) as child:
+                await child.send("encoders")
+                return tuple((await child.receive()).fields["encoders"])
+        except (ChildDied, ServiceError, TimeoutError) as error:
+            _log.warning("encoders of graphics cards can't be tried", extra={"detail": str(error)})
+            return ()
+
     @contextlib.asynccontextmanager
     async def open(self, task: SpanTask) -> AsyncIterator["VideoProcess"]:
         """A process that listens for the rank; it ends with the block.
@@ -77,7 +96,7 @@ class VideoProcesses:
         self._count += 1
         path = self._directory / f"span-{self._count}"
         try:
-            async with await self._start() as child:
+            async with await self._start(hardware=task.plan.encoder in HARDWARE_ENCODERS) as child:
                 process = VideoProcess(child, path)
                 await process.begin(
                     VideoOrder(task=task, path=str(path), encoder_threads=self._limits.encoder_threads, ids=log_ids())
@@ -86,10 +105,13 @@ class VideoProcesses:
         finally:
             path.unlink(missing_ok=True)
 
-    async def _start(self) -> Child:
-        limits = Limits(memory_bytes=self._limits.memory_bytes, cpu_s=self._limits.cpu_s)
+    async def _start(self, *, hardware: bool = False) -> Child:
+        memory_bytes = (hardware and self._limits.nvenc_memory_bytes) or self._limits.memory_bytes
+        limits = Limits(memory_bytes=memory_bytes, cpu_s=self._limits.cpu_s)
         # One thread for arithmetic libraries: each reserves address space.
         environment = {"SEEDVR2_SERVICE": "inference-video", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if hardware and "CUDA_VISIBLE_DEVICES" in os.environ:
+            environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
         try:
             return await Child.start(self._module, limits=limits, environment=environment)
         except OSError as error:

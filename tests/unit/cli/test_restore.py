@@ -83,6 +83,8 @@ async def test_options_of_the_job_go_into_the_request(gateway: FakeGateway, serv
         "5:6",
         "--crf",
         "0",
+        "--encoder",
+        "nvenc",
         "--input-noise",
         "0.5",
         "--latent-noise",
@@ -98,6 +100,7 @@ async def test_options_of_the_job_go_into_the_request(gateway: FakeGateway, serv
     request = next(request.request for name, request in gateway.calls if name == "CreateJob")
     assert (request.range.frames.first, request.range.frames.end) == (5, 6)
     assert (request.HasField("crf"), request.crf, request.colour) == (True, 0, pb.COLOUR_MODE_LAB)
+    assert request.encoder == "nvenc"
     assert (request.input_noise, request.latent_noise, request.steps, request.cfg_scale) == (0.5, 0.25, 2, 3)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER, pixel_format
+from services.common.pixels import NVENC_H264, NVENC_HEVC, PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER, pixel_format
 
 
 @pytest.mark.parametrize(
@@ -8,6 +8,8 @@ from services.common.pixels import PICTURE_ENCODER, PIXEL_FORMATS, VIDEO_ENCODER
     [
         (VIDEO_ENCODER, False, False, "yuv420p"),
         (VIDEO_ENCODER, True, False, "yuv420p10le"),
+        (NVENC_H264, False, False, "yuv420p"),
+        (NVENC_HEVC, True, False, "p010le"),
         (PICTURE_ENCODER, False, True, "rgba"),
         (PICTURE_ENCODER, True, True, "rgba64be"),
     ],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from services.common.colours import COLOURS
+from services.common.encoders import ENCODERS
 from services.common.formats import FORMATS
 from services.gateway.jobs import JobRequest, PlanSummary, Result
 from services.gateway.source import Keyframe, SourceIndex
@@ -52,6 +53,7 @@ def requests(draw: st.DrawFn) -> JobRequest:
         preview=draw(st.booleans()),
         container=draw(st.sampled_from(("", *FORMATS))),
         crf=draw(st.none() | st.integers(0, 51)),
+        encoder=draw(st.sampled_from(["", *ENCODERS])),
         input_noise=draw(st.floats(0, 1)),
         latent_noise=draw(st.floats(0, 1)),
         labels=tuple(sorted(draw(st.dictionaries(_TEXT, _TEXT, max_size=4)).items())),

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.common.errors import InvalidOption, WorkerUnavailable
+from services.common.errors import InvalidOption, NotSupported, WorkerUnavailable
 from services.common.fleet import ModelState
 from services.gateway.catalogue import Catalogue
 from services.gateway.jobs import JobRequest
@@ -59,6 +59,29 @@ def test_what_nobody_serves_is_refused_with_what_there_is(request_: JobRequest, 
     with pytest.raises(InvalidOption, match=text) as error:
         catalogue(view()).offer(request_)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(("pool", "where"), [("", "that serve nano"), ("p", "of the pool p")])
+def test_an_encoder_that_opens_nowhere_is_refused_in_words(pool: str, where: str):
+    with pytest.raises(NotSupported, match=f"NVENC doesn't open on the workers {where}: .* leave the encoder out") as error:
+        catalogue(view()).offer(JobRequest(upload_id="u", encoder="nvenc", pool=pool))
+    assert error.value.field == "request.encoder"
+
+
+def test_workers_that_have_the_encoder_are_offered_even_if_most_lack_it():
+    views = view("a"), view("b"), view("c", encoders=("h264_nvenc",))
+    assert catalogue(*views).offer(JobRequest(upload_id="u", encoder="nvenc")).workers == 1
+    assert catalogue(*views).offer(JobRequest(upload_id="u", encoder="x264")).workers == 3
+    absent = view("c", encoders=("h264_nvenc",), lost=True)
+    assert catalogue(view("a"), absent).offer(JobRequest(upload_id="u", encoder="nvenc")).encoders == ("h264_nvenc",)
+
+
+async def test_an_encoder_is_not_refused_before_everybody_was_heard():
+    workers = Listed(view("a"), WorkerView(address="b", pool="p", status=None, lost=True))
+    asking = asyncio.create_task(Catalogue(workers, "").offer_soon(JobRequest(upload_id="u", encoder="nvenc"), 30))
+    await asyncio.sleep(0)
+    workers.become(view("a"), view("b", encoders=("h264_nvenc",)))
+    assert (await asking).encoders == ("h264_nvenc",)
 
 
 def test_before_any_worker_has_answered_a_retry_is_advised():

@@ -24,6 +24,7 @@ from tests.unit.gateway.test_jobs import RESULT, joining
             time_ns=(0, 2_000_000_001),
             colour="wavelet_adaptive",
             input_noise=0.25,
+            encoder="nvenc",
             latent_noise=1.0,
             steps=4,
             cfg_scale=2.0,

@@ -35,7 +35,7 @@ async def test_queue_and_workers_are_shown_and_an_idle_pool_says_so(tmp_path: Pa
         book = JobBook(store)
         await book.create(job("a"))
     measuring = Measuring(book=book, workers=workers, dispatcher=dispatcher, metrics=GatewayMetrics(registry))
-    asking = asyncio.create_task(dispatcher.offer("other", "", lambda: None))
+    asking = asyncio.create_task(dispatcher.offer("other", "", "", lambda: None))
 
     async def hold() -> None:
         async with dispatcher.worker_for(WORK, lambda: None):

@@ -34,6 +34,7 @@ def test_bad_ids_name_their_field(text: str):
         ({"time_ns": (5, 5)}, "request.range.time"),
         ({"container": "avi"}, "request.container"),
         ({"crf": 52}, "request.crf"),
+        ({"encoder": "h264_nvenc"}, "request.encoder"),
         ({"labels": tuple((str(i), "") for i in range(17))}, "request.labels"),
         ({"labels": (("a", "b" * 257),)}, "request.labels"),
         ({"input_noise": 1.1}, "request.input_noise"),

@@ -92,6 +92,13 @@ def test_many_frames_are_no_picture(wanted: str):
     assert error.value.field == "request.container"
 
 
+@pytest.mark.parametrize("encoder", ["x264", "nvenc"])
+def test_pictures_have_no_encoder_of_videos(encoder: str):
+    with pytest.raises(InvalidOption, match="leave the encoder out") as error:
+        choose_output("png", info(), 1, encoder)
+    assert error.value.field == "request.encoder"
+
+
 def test_pictures_say_that_sound_is_lost():
     assert choose_output("zip", info(others=(AAC,)), 9).warnings == ("The audio is not kept: pictures have none.",)
 

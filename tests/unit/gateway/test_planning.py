@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import InvalidOption, InvalidVideo
+from services.common.errors import InvalidOption, InvalidVideo, NotSupported
 from services.common.plan import plan_from_json, plan_to_json
 from services.gateway.jobs import JobRequest
 from services.gateway.planning import frame_range, make_plan, output_size
@@ -177,3 +177,37 @@ def test_an_option_that_does_not_fit_is_refused_by_its_field(changes: dict[str, 
 def test_frames_that_are_too_large_or_too_small_are_refused(size: tuple[int, int]):
     with pytest.raises(InvalidVideo, match=f"{size[0]}×{size[1]} pixels"):
         make_plan(request(), info(width=size[0], height=size[1]), index(), "cd" * 32, OFFER, LIMITS)
+
+
+NVENC = replace(OFFER, encoders=("h264_nvenc", "hevc_nvenc"))
+
+
+@pytest.mark.parametrize(("bits", "encoder", "form"), [(8, "h264_nvenc", "yuv420p"), (10, "hevc_nvenc", "p010le")])
+def test_a_named_encoder_is_part_of_the_plan_and_of_its_keys(bits: int, encoder: str, form: str):
+    plans = [
+        make_plan(request(encoder=name), info(bits=bits), index(), "cd" * 32, NVENC, LIMITS)[0] for name in ("", "x264", "nvenc")
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0].restore.encoder == "libx264"
+    assert (plans[2].restore.encoder, plans[2].restore.output_pixel_format) == (encoder, form)
+    assert dict(plans[2].restore.encoder_options)["cq"] == "14"
+    assert plans[2].span_key(plans[2].spans[0]) != plans[0].span_key(plans[0].spans[0])
+    assert plan_from_json(plan_to_json(plans[2])) == plans[2]
+
+
+def test_an_encoder_that_lacks_the_depth_is_refused():
+    offer = replace(OFFER, encoders=("h264_nvenc",))
+    make_plan(request(encoder="nvenc"), info(), index(), "cd" * 32, offer, LIMITS)
+    with pytest.raises(NotSupported, match="hevc_nvenc") as error:
+        make_plan(request(encoder="nvenc"), info(bits=10), index(), "cd" * 32, offer, LIMITS)
+    assert error.value.field == "request.encoder"
+
+
+@pytest.mark.parametrize("size", [(5000, 2000), (200, 100)])
+def test_an_encoder_that_does_not_take_the_size_is_refused(size: tuple[int, int]):
+    wide = info(width=size[0], height=size[1])
+    limits = replace(LIMITS, max_source_pixels=10**8, max_output_pixels=10**8)
+    make_plan(request(), wide, index(), "cd" * 32, NVENC, limits)
+    with pytest.raises(InvalidOption, match="160 to 4096 pixels") as error:
+        make_plan(request(encoder="nvenc"), wide, index(), "cd" * 32, NVENC, limits)
+    assert error.value.field == "request.encoder"

@@ -7,6 +7,7 @@ from fractions import Fraction
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from services.common.encoders import HARDWARE_ENCODERS
 from services.common.errors import InvalidOption
 from services.common.plan import Plan, plan_from_json, plan_to_json
 from services.gateway import codec
@@ -45,7 +46,7 @@ def plans(draw: st.DrawFn) -> tuple[JobRequest, SourceInfo, SourceIndex, Plan, P
     request, source, index = draw(requests()), draw(sources()), draw(indexes())
     check_request(request)
     model = replace(MODEL, context_frames=draw(st.sampled_from((0, 4, 8))), colours=())
-    offer = replace(OFFER, model=model, megapixels_per_second=draw(st.sampled_from((0.0, 0.5, 50.0))))
+    offer = replace(OFFER, model=model, encoders=HARDWARE_ENCODERS, megapixels_per_second=draw(st.sampled_from((0.0, 0.5, 50.0))))
     request = replace(request, colour="")
     made = planned_or_refused(request, source, index, offer, draw(cuts_in(index.frames)))
     assume(isinstance(made, tuple))

@@ -50,6 +50,14 @@ def test_a_pool_that_was_asked_for_is_kept_to():
     assert addresses(assign([work(pool="q")], [], [worker("w1"), worker("w2", pool="q")])) == [("a", 0, "w2")]
 
 
+def test_a_span_goes_where_its_encoder_opens():
+    plain, able = worker("w1"), worker("w2", encoders=("h264_nvenc",))
+    assert addresses(assign([work(encoder="h264_nvenc")], [], [plain, able])) == [("a", 0, "w2")]
+    assert assign([work(encoder="hevc_nvenc")], [], [plain, able]) == []
+    assert can_restore(work(), plain)
+    assert can_restore(work(encoder="png"), plain)
+
+
 def test_a_span_goes_where_its_frames_fit():
     small, large = worker("w1", models=(served(max_pixels=10**6),)), worker("w2", models=(served(max_pixels=9 * 10**6),))
     assert addresses(assign([work()], [], [small, large])) == [("a", 0, "w2")]

@@ -28,6 +28,8 @@ TASK = SpanTask(
 def test_a_task_that_fits_is_taken():
     check_task(TASK, MODEL, "print")
     check_task(replace(TASK, cuts=(5, 8), plan=replace(PLAN, overlap_latents=8)), MODEL, "print")
+    nvenc = replace(PLAN, encoder="hevc_nvenc", output_pixel_format="p010le", encoder_options=(("cq", "14"),))
+    check_task(replace(TASK, plan=nvenc), MODEL, "print", ("hevc_nvenc",))
     check_task(replace(TASK, plan=replace(PLAN, window_latents=0, output_pixel_format="yuv420p10le")), MODEL, "print")
 
 
@@ -52,6 +54,8 @@ def test_a_task_that_fits_is_taken():
         ("plan.height", {"height": 16386}),
         ("plan.output_pixel_format", {"output_pixel_format": "rgb24"}),
         ("plan.encoder", {"encoder": "libx265"}),
+        ("plan.output_pixel_format", {"encoder": "hevc_nvenc", "encoder_options": ()}),
+        ("plan.encoder_options", {"encoder": "h264_nvenc"}),
         ("plan.encoder_options", {"encoder_options": (("stats", "/etc/passwd"),)}),
     ],
 )
@@ -95,3 +99,10 @@ def test_a_task_that_contradicts_itself_is_refused(field: str, changes: dict[str
 def test_what_was_planned_for_other_workers_is_refused(changes: dict[str, str]):
     with pytest.raises(FingerprintChanged, match=r"plan the job again\.|The plan was made for workers"):
         check_task(replace(TASK, plan=replace(PLAN, **changes)), MODEL, "print")
+
+
+def test_a_plan_with_an_encoder_that_does_not_open_here_belongs_elsewhere():
+    task = replace(TASK, plan=replace(PLAN, encoder="h264_nvenc", encoder_options=(("cq", "14"),)))
+    check_task(task, MODEL, "print", ("h264_nvenc",))
+    with pytest.raises(FingerprintChanged, match=r"NVENC \(h264_nvenc\), and it doesn't open"):
+        check_task(task, MODEL, "print", ("hevc_nvenc",))

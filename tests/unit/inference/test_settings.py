@@ -28,6 +28,7 @@ def test_the_defaults_are_a_worker_with_the_embedded_model():
         ("rank_stop_s", "0", "at least 1"),
         ("drain_s", "nan", "at least 0"),
         ("video_memory_bytes", "1000", "at least"),
+        ("nvenc_memory_bytes", "1000", "at least"),
         ("colour", "x", "is not a setting"),
     ],
 )

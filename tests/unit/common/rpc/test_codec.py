@@ -68,7 +68,7 @@ def test_a_status_survives_the_wire():
     )  # fmt: skip
     status = WorkerStatus(
         worker_id="w", pool="p", state="ready", models=(model,), fingerprint="f", facts={"a": "b"}, ranks=2, slots=3,
-        free_slots=2,
+        free_slots=2, encoders=("h264_nvenc",),
         megapixels_per_second=0.5, memory_bytes=7, checks={"rank 0 conv3d": "ok"}, detail="d", version="1",
         installed=(ModelState(name="big", title="Big", state="fetching", size_bytes=3),),
     )  # fmt: skip

@@ -20,13 +20,13 @@ from tests.unit.gateway.strategies import requests
 def test_every_field_is_understood_as_text_and_as_json():
     fields = {
         "upload_id": "u", "model": "nano", "pool": "p", "scale": 1.5, "start": 0.5, "end": 2, "seed": 7, "colour": "lab",
-        "preview": True, "format": "mkv", "crf": 3, "input_noise": 0.25, "latent_noise": 0.5, "steps": 2, "cfg_scale": 1.5,
-        "result_uri": "r", "webhook_url": "w", "labels": {"a": "b"},
+        "preview": True, "format": "mkv", "crf": 3, "encoder": "nvenc", "input_noise": 0.25, "latent_noise": 0.5, "steps": 2,
+        "cfg_scale": 1.5, "result_uri": "r", "webhook_url": "w", "labels": {"a": "b"},
     }  # fmt: skip
     wanted = JobRequest(
         upload_id="u", model="nano", pool="p", scale=1.5, time_ns=(500_000_000, 2_000_000_000), seed=7, colour="lab",
-        preview=True, container="mkv", crf=3, input_noise=0.25, latent_noise=0.5, steps=2, cfg_scale=1.5, result_uri="r",
-        webhook_url="w", labels=(("a", "b"),),
+        preview=True, container="mkv", crf=3, encoder="nvenc", input_noise=0.25, latent_noise=0.5, steps=2, cfg_scale=1.5,
+        result_uri="r", webhook_url="w", labels=(("a", "b"),),
     )  # fmt: skip
     assert decode_request(fields) == wanted
     assert decode_request({**{k: str(v) for k, v in fields.items() if k != "labels"}, "labels[a]": "b"}) == wanted

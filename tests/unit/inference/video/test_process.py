@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from services.common.channel import Channel
-from services.common.errors import InvalidVideo, ServiceError, SettingsError
+from services.common.errors import InvalidVideo, ServiceError, SettingsError, Unavailable
 from services.common.media import SpanTask
+from services.gateway.encoding import encoder_options
 from services.inference.frames import MAX_BATCH_FRAMES, Frames, frames_of, send_frames
 from services.inference.messages import SegmentReady, StageTime, VideoDone
 from services.inference.video.process import FramesLost, VideoLimits, VideoProcess, VideoProcesses
@@ -140,6 +141,28 @@ async def test_a_video_that_is_too_large_for_the_limit_is_refused_in_words(tmp_p
     with pytest.raises(ServiceError) as caught:
         await run(tmp_path, task_for(large), large, limits=replace(LIMITS, memory_bytes=300 << 20))
     assert isinstance(caught.value, InvalidVideo), caught.value
+
+
+async def test_a_cards_encoder_that_does_not_open_in_a_span_is_told_in_words(tmp_path: Path, clip: Clip):
+    task = task_for(clip)
+    plan = replace(task.plan, encoder="h264_nvenc", encoder_options=encoder_options("h264_nvenc", 14, "fast"))
+    if await VideoProcesses(tmp_path, LIMITS).encoders():
+        pytest.skip("NVENC opens on this machine")
+    with pytest.raises(Unavailable, match=r"NVENC .* leave the encoder out for x264"):
+        await run(tmp_path, replace(task, plan=plan), clip)
+
+
+async def test_a_process_for_a_cards_encoder_has_limits_of_its_own(tmp_path: Path, clip: Clip):
+    limits, task = replace(LIMITS, nvenc_memory_bytes=64 << 30), task_for(clip)
+    for encoder, memory_bytes in (("libx264", 8 << 30), ("h264_nvenc", 64 << 30)):
+        async with opened(tmp_path, replace(task, plan=replace(task.plan, encoder=encoder)), limits):
+            child = psutil.Process().children()[-1]
+            assert child.rlimit(psutil.RLIMIT_AS) == (memory_bytes, memory_bytes)
+
+
+async def test_where_trying_a_cards_encoder_ends_the_process_there_is_none(tmp_path: Path):
+    assert await VideoProcesses(tmp_path, replace(LIMITS, memory_bytes=64 << 20)).encoders() == ()
+    assert await VideoProcesses(tmp_path, LIMITS, "services.no_such_module").encoders() == ()
 
 
 async def test_the_encoder_is_known(tmp_path: Path):
