@@ -118,7 +118,7 @@ def test_a_range_in_time_is_of_the_frames_that_begin_in_it(index: SourceIndex, b
 
 @given(requests(), sources(), indexes())
 def test_what_is_refused_names_the_field_that_is_wrong(request: JobRequest, source: SourceInfo, index: SourceIndex):
-    made = planned_or_refused(request, source, index, OFFER)
+    made = planned_or_refused(request, source, index, replace(OFFER, encoders=HARDWARE_ENCODERS))
     if isinstance(made, InvalidOption):
         assert made.field.startswith("request.")
         assert made.message.endswith(".")
