@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -198,10 +199,15 @@ async def test_a_picture_that_is_too_large_for_a_message_is_made_smaller(contain
 # ---- joining ----
 
 
-async def join(container: Container, path: Path, output: Path, cuts: tuple[int, ...], kind: str = "mp4", **changes: object):
+async def join(
+    container: Container, path: Path, output: Path, cuts: tuple[int, ...], kind: str = "mp4", *, encoder: str = "libx264",
+    **changes: object,
+):  # fmt: skip
     info, index = await look(container, path)
     packets = [p async for p in container.read(path, info, index, 0, index.frames)]
     work = task(info, index, 0, index.frames)
+    if encoder != "libx264":
+        work = replace(work, plan=replace(work.plan, encoder=encoder, encoder_options=()))
     frames, at, names = matched(work, packets), 0, []
     for number, count in enumerate(cuts):
         names.append(path.with_name(f"{number}.seg.mp4"))
@@ -230,6 +236,15 @@ async def test_segments_are_joined_with_the_sources_time_stamps_and_sound(contai
     assert (joined.frames, joined.size_bytes) == (24, (tmp_path / "out.mp4").stat().st_size)
     grey = [int(f[-1, 0]) for f in frames_shown(tmp_path / "out.mp4")]
     assert grey == pytest.approx([int(f[-1, 0]) for f in frames_shown(path)], abs=3)
+
+
+async def test_joined_hevc_has_the_name_that_all_players_know(container: Container, tmp_path: Path):
+    path = make.video(tmp_path / "a.mp4")
+    _, _, joined = await join(container, path, tmp_path / "out.mp4", (10, 10, 4), encoder="libx265")
+    assert all(check.passed for check in joined.checks)
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert (b"hvc1" in data, b"hev1" in data) == (True, False)
+    assert len(frames_shown(tmp_path / "out.mp4")) == 24
 
 
 async def test_a_result_begins_with_its_index_so_that_it_plays_at_once(container: Container, tmp_path: Path):
