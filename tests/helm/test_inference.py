@@ -33,6 +33,16 @@ def test_a_pool_without_gpus_runs_on_cpus_with_the_small_image():
     assert box["image"] == "seedvr2-inference-cpu:0.1.0"
 
 
+def test_a_pool_may_have_another_release_of_the_image():
+    given = {
+        "cpuImage": {"digest": f"sha256:{'0' * 64}"},
+        "pools": [{"name": "blue"}, {"name": "green", "image": {"tag": "0.2.0"}}],
+    }
+    rendered = render({"inference": given})
+    images = {name: worker(rendered.get("Deployment", f"inference-{name}"))["image"] for name in ("blue", "green")}
+    assert images == {"blue": f"seedvr2-inference-cpu@sha256:{'0' * 64}", "green": "seedvr2-inference-cpu:0.2.0"}
+
+
 def test_parts_of_gpus_are_asked_for_by_their_name():
     deployment = render({}, MULTI_GPU).get("Deployment", "inference-mig")
     limits = worker(deployment)["resources"]["limits"]

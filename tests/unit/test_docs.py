@@ -52,3 +52,8 @@ def test_settings_and_metrics_that_are_named_exist(name: str):
     known = (docs / "settings.md").read_text() + (docs / "metrics.md").read_text()
     named = set(re.findall(r"\b(?:SEEDVR2_[A-Z0-9_]+|seedvr2_[a-z_]+[a-z])\b", page))
     assert {each for each in named if f"`{each}" not in known} == set()
+
+
+def test_the_readme_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in sorted((ROOT / "docs").glob("*.md")) if f"(docs/{page.name})" not in readme] == []
