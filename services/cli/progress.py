@@ -19,7 +19,12 @@ _STATES = {
     pb.JOB_STATE_CANCELLED: "Cancelled",
 }
 
-_STAGES = {"waiting": "Waiting for a worker", "fetch": "Fetching the source", "cuts": "Looking for cuts"}
+_STAGES = {
+    "waiting": "Waiting for a worker",
+    "store": "Waiting for the store",
+    "fetch": "Fetching the source",
+    "cuts": "Looking for cuts",
+}
 
 
 class Bar:

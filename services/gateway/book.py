@@ -217,7 +217,7 @@ class JobBook:
             if now[0].state.ended:
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._fresh_s):
+                async with asyncio.timeout(0 if self._closing else self._fresh_s):
                     await changed.wait()
             if self._closing:
                 raise Draining("The gateway is about to stop; watch the job again in a moment.", retry_after_s=1)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from services.gateway.jobs import Job, State
 
-WAITING, FETCH, PROBE, PLAN, CUTS, JOIN = "waiting", "fetch", "probe", "plan", "cuts", "join"
+WAITING, STORE, FETCH, PROBE, PLAN, CUTS, JOIN = "waiting", "store", "fetch", "probe", "plan", "cuts", "join"
 _LAST_STAGE = "encode"
 _SCHEMA_VERSION = 1
 

@@ -33,11 +33,12 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.identity.usage import UsageBook
 from services.gateway.jobs import Job, State
 from services.gateway.keys import Ref
+from services.gateway.outages import Outage, step_of
 from services.gateway.outputs import kept
 from services.gateway.outside import Outside
 from services.gateway.planning import PlanLimits, frame_range, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
-from services.gateway.progress import CUTS, FETCH, JOIN, PLAN, PROBE, WAITING, Progress, ProgressMeter
+from services.gateway.progress import CUTS, FETCH, JOIN, PLAN, PROBE, STORE, WAITING, Progress, ProgressMeter
 from services.gateway.report import report_to_json
 from services.gateway.source import ARCHIVE, SourceIndex
 from services.gateway.sources import Source, Sources
@@ -67,7 +68,9 @@ class Restorer:
     def __init__(
         self, *, book: JobBook, sources: Sources, store: Store, container: ContainerFiles, dispatcher: Dispatcher,
         spans: SpanRunner, cuts: CutFinder, usage: UsageBook, limits: PlanLimits, metrics: GatewayMetrics, outside: Outside,
+        store_wait_s: float,
     ) -> None:  # fmt: skip
+        """A job that gets no further for ``store_wait_s`` because the store doesn't answer fails."""
         self._book = book
         self._sources = sources
         self._store = store
@@ -79,6 +82,7 @@ class Restorer:
         self._limits = limits
         self._metrics = metrics
         self._outside = outside
+        self._store_wait_s = store_wait_s
 
     async def run(self, ref: Ref, token: int) -> None:
         """Take a job to its end, from wherever it is.
@@ -88,7 +92,7 @@ class Restorer:
         """
         with log_context(job_id=ref.id, owner=ref.owner):
             try:
-                await self._run(ref, token)
+                await self._run_through_outages(ref, token)
             except NewerRelease as error:
                 _log.warning("a job is left to gateways of a later release", extra={"detail": error.message})
                 self._book.leave(ref)
@@ -99,6 +103,18 @@ class Restorer:
                 _log.exception("a job failed inside the service")
                 text = "Something went wrong inside the service while the job ran; its log has the details. Retry the job."
                 await self._fail(ref, token, InternalError(text))
+
+    async def _run_through_outages(self, ref: Ref, token: int) -> None:
+        outage = Outage(limit_s=self._store_wait_s)
+        while True:
+            try:
+                return await self._run(ref, token)
+            except StoreUnavailable as error:
+                progress = self._book.progress(ref)
+                pause_s = outage.next_pause(error, step_of(self._book.get(ref), progress), time.monotonic())
+                self._book.show(ref, replace(progress, stage=STORE, frames_per_second=0.0, time_left_s=None))
+                _log.warning("a job waits for the store", extra={"detail": error.message, "pause_s": pause_s})
+            await asyncio.sleep(pause_s)
 
     async def _run(self, ref: Ref, token: int) -> None:
         await self._usage.began(self._book.get(ref))

@@ -64,7 +64,7 @@ class GatewayService:
         restorer = Restorer(
             book=book, sources=sources, store=store, container=container, dispatcher=dispatcher, spans=spans, limits=limits,
             cuts=CutFinder(sources=sources, store=store, container=container, limit_s=settings.cuts_s), usage=usage,
-            metrics=metrics, outside=self._outside,
+            metrics=metrics, outside=self._outside, store_wait_s=settings.store_wait_s,
         )  # fmt: skip
         self._driver = driver = Driver(
             book=book, store=store, restorer=restorer, leases=leases, metrics=metrics,

@@ -67,6 +67,9 @@ class GatewaySettings:
     )
     worker_poll_s: float = setting(1.0, "seconds between two looks at a worker")
     worker_wait_s: float = setting(600.0, "seconds that a job waits for a worker that can restore it before it fails")
+    store_wait_s: float = setting(
+        3600.0, "seconds that a job waits for a store that does not answer, without any step forward, before it fails"
+    )
     fingerprint_wait_s: float = setting(60.0, "seconds that a begun job waits for workers like those that began it")
     span_attempts: int = setting(3, "times that a span may fail without any new segment before its job fails")
     span_stall_s: float = setting(300.0, "seconds without progress after which a worker gives a span up")
@@ -112,7 +115,7 @@ class GatewaySettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("keep_jobs_s", "keep_uploads_s", "keep_unfinished_s", "store_min_free_bytes", "span_work_s", "worker_wait_s",
-                     "fingerprint_wait_s", "cuts_s", "index_s", "first_answer_s",
+                     "store_wait_s", "fingerprint_wait_s", "cuts_s", "index_s", "first_answer_s",
                      "connection_age_s", "connection_grace_s",
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:

@@ -174,14 +174,24 @@ class Uploads:
             WrongState: a job that has not ended needs it.
         """
         upload = await self.get(ref)
-        if users := await self._users(ref):
-            raise WrongState(f"The job {users[0]} still needs this upload; cancel it, or wait until it has ended.")
+        await self._require_unused(ref)
         arriving = self._arriving_of(upload)
         async with arriving.writing:
             arriving.stream += 1
-            for name in ("complete.json", "data", "upload.json"):
+            await self._store.delete(keys.upload(ref, "complete.json"))
+            try:
+                await self._require_unused(ref)
+            except WrongState:
+                # A job was created meanwhile, by somebody who saw it complete.
+                await self._put(ref, {"size_bytes": upload.size_bytes, "sha256": upload.sha256}, "complete.json")
+                raise
+            for name in ("data", "upload.json"):
                 await self._store.delete(keys.upload(ref, name))
         self._arriving.pop(ref, None)
+
+    async def _require_unused(self, ref: Ref) -> None:
+        if users := await self._users(ref):
+            raise WrongState(f"The job {users[0]} still needs this upload; cancel it, or wait until it has ended.")
 
     def _arriving_of(self, upload: Upload) -> _Arriving:
         known = self._arriving.get(upload.ref)

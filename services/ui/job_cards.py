@@ -149,8 +149,8 @@ def _is_growing(job: pb.Job) -> bool:
 
 
 def _headword(job: pb.Job) -> str:
-    if job.state == pb.JOB_STATE_RESTORING and job.progress.stage == "waiting":
-        return "Waiting for a worker"
+    if job.state == pb.JOB_STATE_RESTORING and job.progress.stage in ("waiting", "store"):
+        return STAGES[job.progress.stage]
     return STATES.get(job.state, "Unknown")
 
 

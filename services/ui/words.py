@@ -19,6 +19,7 @@ ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CAN
 
 STAGES = {
     "waiting": "Waiting for a worker",
+    "store": "Waiting for the store",
     "probe": "Reading the file",
     "plan": "Planning",
     "fetch": "Fetching the source",

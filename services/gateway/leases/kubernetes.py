@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -79,8 +79,8 @@ class KubernetesLeases:
             raise SettingsError(error.message) from error
         except (ClusterUnavailable, WrongState) as error:
             _log.warning("jobs are driven once the Kubernetes API answers: %s", error.message)
-        self._in_background(self._watch(self._others.look_always()))
-        self._in_background(self._watch(self._seen.run()))
+        self._in_background(self._watch(self._others.look_always))
+        self._in_background(self._watch(self._seen.run))
 
     async def aclose(self) -> None:
         """Be gone, for others to see at once."""
@@ -134,9 +134,9 @@ class KubernetesLeases:
         else:
             await self._api.replace(path, released(lease.record), timeout_s=_GIVE_BACK_S)
 
-    async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _watch(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:
             # Without it each job of others is asked for one by one; nothing else is lost.
             _log.exception("the other gateways are not watched any more until the next start")

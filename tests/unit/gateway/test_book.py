@@ -233,6 +233,21 @@ async def test_pages_hold_all_jobs_once_also_those_that_memory_let_go_of(store: 
     assert [j.job_id for j in await book.page("local", [State.PENDING])] == ["j0"]
 
 
+async def test_who_rests_between_two_words_is_told_of_the_stop_too(store: LocalStore):
+    book = JobBook(store, fresh_s=3600)
+    await book.create(job("a"))
+    watching = book.watch(ref("a"))
+    await anext(watching)
+    ending = asyncio.create_task(anext(watching))
+    await asyncio.sleep(0)
+    # It wakes up, and rests before it looks again.
+    book.show(ref("a"), book.progress(ref("a")))
+    await asyncio.sleep(0.05)
+    book.close()
+    with pytest.raises(Draining):
+        await ending
+
+
 # ---- later releases ----
 
 STATE = "owners/local/jobs/a/state.json"

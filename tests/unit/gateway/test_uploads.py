@@ -220,3 +220,18 @@ async def test_bytes_that_the_store_lost_do_not_count_in_the_hash(s3: S3, tmp_pa
             await first.write(ref("u"), 0, overtaken())
         done = await first.write(ref("u"), 1000, messages(b"c", Finish(sha256="")))
         assert done.sha256 == hashlib.sha256(b"b" * 1000 + b"c").hexdigest()
+
+
+async def test_an_upload_that_a_job_begins_to_need_while_it_is_deleted_stays_as_it_was(store: LocalStore):
+    looks = iter([(), ("a",)])
+
+    async def found(upload: Ref) -> Sequence[str]:
+        return next(looks)
+
+    uploads = Uploads(store, GatewayMetrics(CollectorRegistry()), max_bytes=4096, users=found)
+    await uploads.create(ref("u"), "a.mp4", 0)
+    before = await uploads.write(ref("u"), 0, messages(DATA, Finish(sha256="")))
+    with pytest.raises(WrongState, match="job a still needs"):
+        await uploads.delete(ref("u"))
+    assert await uploads.get(ref("u")) == before
+    assert b"".join([piece async for piece in store.read("owners/local/uploads/u/data")]) == DATA

@@ -157,7 +157,8 @@ async def test_who_holds_many_jobs_renews_no_more_than_who_holds_one(cluster: Cl
             await asyncio.sleep(TIMES.renew_s)
             assert await asyncio.gather(*(theirs.acquire(job) for job in many)) == [None] * 50
         assert fake.count("update", "leases") - updates < 30
-        assert fake.count("get", "leases") == gets
+        # A presence whose renewal was answered late is read again; no job is.
+        assert fake.count("get", "leases") - gets < 30
 
 
 # ---- the API server goes wrong ----
