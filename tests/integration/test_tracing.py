@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from services.common.client import GatewayClient
@@ -97,3 +98,17 @@ async def test_a_job_that_another_gateway_goes_on_with_keeps_its_request_and_tra
             lines = [json.loads(line) for line in front.log[before:].splitlines()]
     sent = [line for line in lines if line["message"] == "span sent"]
     assert [(line["request_id"], line["trace_id"], line["job_id"]) for line in sent] == [("req-7", TRACE, "job")]
+
+
+async def test_a_job_that_is_made_by_http_keeps_its_request_and_trace(tmp_path: Path):
+    clip = make.video(tmp_path / "a.mp4", frames=8)
+    worker = echo_worker(tmp_path / "worker")
+    async with running(worker):
+        front = gateway(tmp_path / "gateway", worker, rest_address="127.0.0.1:0")
+        async with running(front), httpx.AsyncClient(base_url=f"http://{front.ready['rest_address']}", timeout=60) as http:
+            made = await http.post("/v1/videos", files={"file": ("a.mp4", clip.read_bytes())}, headers=dict(IDS))
+            assert made.headers["x-request-id"] == "req-7"
+            async with GatewayClient(front.address) as client:
+                await finished(client, made.json()["id"])
+        sent = [line for line in lines_of(front) if line["message"] == "span sent"]
+    assert [(line["trace_id"], line["job_id"]) for line in sent] == [(TRACE, made.json()["id"])]
