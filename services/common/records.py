@@ -29,6 +29,11 @@ def record_fields(data: bytes, version: int, what: str) -> dict[str, Any]:
     return record
 
 
+def used_fields(value: Any) -> dict[str, Any]:
+    """The fields of a plain dataclass that have another value than their default: an earlier release meets what is used only."""
+    return {each.name: getattr(value, each.name) for each in fields(value) if getattr(value, each.name) != each.default}
+
+
 def unknown_fields(record: Mapping[str, Any], cls: Any) -> list[str]:
     """Names in a record that its class doesn't have."""
     return sorted(record.keys() - {field.name for field in fields(cls)})

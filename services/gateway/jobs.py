@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from services.common.errors import ServiceError, WrongState
-from services.common.records import known_fields, record_fields, unknown_fields
+from services.common.records import known_fields, record_fields, unknown_fields, used_fields
 from services.gateway.keys import LOCAL, Ref
 
 SCHEMA_VERSION = 1
@@ -455,7 +455,7 @@ def request_to_json(job: Job) -> bytes:
         "traceparent": job.traceparent,
         "subject": job.subject,
         "job_id": job.job_id,
-        "request": asdict(job.request),
+        "request": used_fields(job.request),
         "model": job.model,
         "filename": job.filename,
         "source_sha256": job.source_sha256,
@@ -484,8 +484,8 @@ def job_from_json(request: bytes, state: bytes | None) -> Job:
         raise OtherJob("a state that belongs to another job of the same id")
     asked: dict[str, Any] = fixed.pop("request")
     for name in ("box", "frames", "time_ns"):
-        asked[name] = tuple(asked[name]) if asked[name] is not None else None
-    asked["labels"] = tuple((name, value) for name, value in asked["labels"])
+        asked[name] = tuple(asked[name]) if asked.get(name) is not None else None
+    asked["labels"] = tuple((name, value) for name, value in asked.get("labels", ()))
     plan, failure, result = (changing.pop(name, None) for name in ("plan", "failure", "result"))
     parts = [(fixed | changing, Job), (asked, JobRequest), (plan, PlanSummary), (failure, Failure), (result, Result)]
     newer = any(unknown_fields(record, cls) for record, cls in parts if record)

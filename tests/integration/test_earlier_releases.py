@@ -123,7 +123,8 @@ def fields(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for name, child in value.items():
             yield f"{path}.{name}"
-            yield from fields(child, f"{path}.{name}")
+            # By stage: names of stages are no fields.
+            yield from fields({} if name == "stage_seconds" else child, f"{path}.{name}")
     elif isinstance(value, list):
         for child in value:
             yield from fields(child, path)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from services.common.errors import NewerRelease
-from services.common.records import known_fields, record_fields, require_known, unknown_fields
+from services.common.records import known_fields, record_fields, require_known, unknown_fields, used_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ def test_a_record_of_a_later_version_belongs_to_a_later_release():
 def test_what_is_no_record_of_this_version_is_broken(data: bytes):
     with pytest.raises(ValueError, match="this release reads 2"):
         record_fields(data, 2, "a thing")
+
+
+def test_only_what_is_used_is_written():
+    assert (used_fields(Thing()), used_fields(Thing(size=1))) == ({}, {"size": 1})
 
 
 def test_what_a_class_does_not_have_is_told_apart():

@@ -98,7 +98,7 @@ def test_a_job_with_what_this_release_does_not_know_is_shown_without_it():
     known = job()
     request, state = jobs.request_to_json(known), jobs.state_to_json(known)
     assert not jobs.job_from_json(request, state).newer
-    asked = request.replace(b'"crf"', b'"grain": 2, "crf"')
+    asked = request.replace(b'"upload_id"', b'"grain": 2, "upload_id"')
     told = state.replace(b'"fence"', b'"mood": "good", "fence"')
     for found in (jobs.job_from_json(asked, state), jobs.job_from_json(request, told), jobs.job_from_json(asked, None)):
         assert found == replace(known, newer=True)
