@@ -22,6 +22,7 @@ _CALL_S, _PATIENCE_S, _WATCH_S, _PAUSE_S, _REST_S = 6.0, 6.0, 10.0, 0.3, 3.0
 # What a client may well try again, beside what says so itself.
 _WORTH_A_TRY = (StoreFull, QueueFull, DeadlinePassed)
 _MOST_RETRIES = 10
+_REMOVALS = 4
 
 DEADLY = ("SpanFatal", "WorkerBroken")
 """Why what ends workers fails in the end: three different ones were lost, or the same ones several times."""
@@ -204,12 +205,16 @@ class Runner:
                 group.create_task(one(order))
 
     async def remove(self, orders: Sequence[Order]) -> list[str]:
-        """Delete all jobs and uploads; what could not be."""
-        removals = [self._removed(order) for order in orders]
+        """Delete all jobs and uploads, some at a time; what could not be."""
+        turns = asyncio.Semaphore(_REMOVALS)
+        removals = [self._removed(order, turns) for order in orders]
         return [text for text in await asyncio.gather(*removals) if text]
 
-    async def _removed(self, order: Order) -> str:
-        name = self._id(order)
+    async def _removed(self, order: Order, turns: asyncio.Semaphore) -> str:
+        async with turns:
+            return await self._try_to_remove(self._id(order))
+
+    async def _try_to_remove(self, name: str) -> str:
         try:
             await _gone(self._clients, lambda client: client.delete_job(name))
             await _gone(self._clients, lambda client: client.delete_upload(name))

@@ -15,7 +15,7 @@ from bench.chaos.report import Run
 
 # The last jobs are sent before the last faults begin.
 _JOBS_WITHIN = 0.85
-_UNDISTURBED_S, _REMOVAL_S, _SETTLED_S, _POLL_S = 120.0, 60.0, 30.0, 0.5
+_UNDISTURBED_S, _REMOVAL_S, _SETTLED_S, _POLL_S = 120.0, 300.0, 30.0, 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
