@@ -29,6 +29,9 @@ _TRUE: dict[str, tuple[set[Kind], int]] = {
 _LATE_S = 20.0
 """How long after it is healed a fault may still be felt: tries and waits that began meanwhile."""
 
+_BOOKED = f"{PREFIX}usage/"
+"""What owners used is kept when their jobs are gone."""
+
 _KEPT = ("gateways/sweep",)
 """Leases that are for no job: who looks for what has expired."""
 
@@ -66,7 +69,8 @@ def wrongs(outcomes: Sequence[Outcome], suffered: Sequence[Suffered], undisturbe
 def left_objects(fleet: Fleet) -> list[str]:
     """What is in the bucket, parts that never became an object included; a line for each job, upload and span."""
     client, bucket = client_of(fleet.server.s3), fleet.server.s3.bucket
-    objects = [str(each.object_name) for each in client.list_objects(bucket, PREFIX, recursive=True)]
+    names = (str(each.object_name) for each in client.list_objects(bucket, PREFIX, recursive=True))
+    objects = [name for name in names if not name.startswith(_BOOKED)]
     # The client has no public method for this.
     parts = client._list_multipart_uploads(bucket, prefix=PREFIX).uploads
     objects += [f"{each.object_name} (parts)" for each in parts]
