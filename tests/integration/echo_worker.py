@@ -27,6 +27,7 @@ from services.common.plan import Segment
 from services.common.rpc.codec import PacketAssembler, decode_task, encode_segment, encode_status
 from services.common.rpc.server import Server, wait_for_signal
 from services.common.settings import read_settings, setting
+from services.inference.video.x264 import repeatable_options
 
 _POLL_S = 0.02
 
@@ -169,7 +170,9 @@ def encoded(task: SpanTask, segment: Segment, frames: list[VideoFrame]) -> bytes
     movflags = "frag_keyframe+empty_moov+delay_moov+default_base_moof+frag_discont"
     options = {"movflags": movflags, "video_track_timescale": str(task.time_base.denominator)}
     with av.open(target, "w", format="mp4", options=options) as output:
-        stream = output.add_stream(task.plan.encoder, rate=25, options={**dict(task.plan.encoder_options), "threads": "1"})
+        repeatable = repeatable_options() if task.plan.encoder == "libx264" else {}
+        encoding = {**dict(task.plan.encoder_options), **repeatable, "threads": "1"}
+        stream = output.add_stream(task.plan.encoder, rate=25, options=encoding)
         stream.width, stream.height, stream.pix_fmt = task.plan.width, task.plan.height, task.plan.output_pixel_format
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = stream.time_base = task.time_base
