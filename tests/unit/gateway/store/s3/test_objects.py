@@ -133,13 +133,16 @@ async def test_the_loop_is_not_blocked_while_the_server_is_slow(behind: Behind):
 
 # ---- downloads ----
 
+LARGE = 40 * MIB
+"""More than a connection holds on its way: what breaks in its middle breaks after something has arrived."""
+
 
 async def test_a_download_goes_on_where_it_broke(behind: Behind):
     store = behind.store()
-    data = random.Random(2).randbytes(9 * MIB)
+    data = random.Random(2).randbytes(LARGE)
     await store.write("a", pieces(data))
     behind.proxy.requests.clear()
-    behind.proxy.set(Fault(cut_answer_after=3 * MIB, times=2))
+    behind.proxy.set(Fault(cut_answer_after=14 * MIB, times=2))
     assert await read(store, "a", 5) == data[5:]
     ranges = [r.headers["range"] for r in behind.proxy.requests]
     assert len(ranges) == 3
@@ -149,11 +152,14 @@ async def test_a_download_goes_on_where_it_broke(behind: Behind):
 
 async def test_a_download_never_mixes_two_versions(behind: Behind, direct: S3Store):
     store = behind.store()
-    await store.write("a", pieces(bytes(4 * MIB)))
-    behind.proxy.set(Fault(cut_answer_after=2 * MIB, times=1))
+    await store.write("a", pieces(bytes(LARGE)))
+    behind.proxy.set(Fault(cut_answer_after=LARGE // 2, times=1))
+    reading = store.read("a")
+    await anext(reading)
+    await direct.write("a", pieces(b"\1" * LARGE))
     with pytest.raises(WrongState, match="changed meanwhile"):
-        async for _ in store.read("a"):
-            await direct.write("a", pieces(b"\1" * (4 * MIB)))
+        async for _ in reading:
+            pass
 
 
 async def test_a_download_that_nobody_reads_on_holds_no_thread(behind: Behind):
