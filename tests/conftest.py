@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,3 +22,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with shared_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def logs_go_where_they_went_before() -> Iterator[None]:
+    """What a command sets up in this process would write to a stream that its test has closed."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in [each for each in root.handlers if type(each.formatter).__module__ == "services.common.logs"]:
+        root.removeHandler(handler)
+    root.setLevel(level)

@@ -156,7 +156,7 @@ async def test_a_process_for_a_cards_encoder_has_limits_of_its_own(tmp_path: Pat
     limits, task = replace(LIMITS, nvenc_memory_bytes=64 << 30), task_for(clip)
     for encoder, memory_bytes in (("libx264", 8 << 30), ("h264_nvenc", 64 << 30)):
         async with opened(tmp_path, replace(task, plan=replace(task.plan, encoder=encoder)), limits):
-            child = psutil.Process().children()[-1]
+            (child,) = (p for p in psutil.Process().children() if "services.inference.video.child" in p.cmdline())
             assert child.rlimit(psutil.RLIMIT_AS) == (memory_bytes, memory_bytes)
 
 
