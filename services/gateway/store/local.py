@@ -77,7 +77,8 @@ class LocalStore:
         """See :class:`Store`."""
         path, size = self._path(key), 0
         async with self.scratch("") as draft:
-            with await in_thread(draft.open, "xb") as file:
+            # Closing a file writes, too, what it still holds.
+            with files.store_errors(), await in_thread(draft.open, "xb") as file:
                 async for piece in pieces:
                     await self.require_space(len(piece))
                     size += await in_thread(file.write, piece)

@@ -209,7 +209,8 @@ class S3Store:
         await self._require_scratch(head.size)
         digest = hashlib.sha256()
         try:
-            with await in_thread(path.open, "wb") as file:
+            # Closing a file writes, too, what it still holds.
+            with files.store_errors(), await in_thread(path.open, "wb") as file:
                 async with contextlib.aclosing(self.objects.read(key, tag=head.tag)) as pieces:
                     async for piece in pieces:
                         await in_thread(file.write, piece)

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -118,3 +120,16 @@ def test_a_place_that_can_not_be_written_is_said_at_the_start(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="choose another directory"):
         LocalStore(tmp_path / "file/store", min_free_bytes=0)
+
+
+async def test_a_file_that_can_not_be_closed_for_want_of_space_says_so(tmp_path: Path):
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    with contextlib.closing(LocalStore(tmp_path / "store", min_free_bytes=0)) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+        try:
+            with pytest.raises(StoreFull):
+                await store.write("a", pieces(b"1" * 3000, b"2" * 3000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
