@@ -8,7 +8,7 @@ from services.common.encoders import named_encoder
 from services.common.errors import InvalidOption, NotSupported, WorkerUnavailable
 from services.common.fleet import INSTALLED_STATES, ModelState, WorkerModel, WorkerStatus, has_encoder
 from services.gateway.dispatch import best_offer
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.planning import Offer
 from services.gateway.ports import Workers
 

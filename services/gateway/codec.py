@@ -13,7 +13,8 @@ from services.common.rpc.status import canonical_code
 from services.gateway.catalogue import KnownModel
 from services.gateway.identity.quotas import Quota
 from services.gateway.identity.usage import Usage
-from services.gateway.jobs import Failure, Job, JobRequest, PlanSummary, Result, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Failure, Job, PlanSummary, Result, State
 from services.gateway.ports import QualityCheck, WorkerView
 from services.gateway.progress import Progress, shown_progress
 from services.gateway.results import Download

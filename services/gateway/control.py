@@ -16,7 +16,8 @@ from services.gateway.cleaning import remove_fetched, remove_job
 from services.gateway.driving import Driver
 from services.gateway.identity.caller import current_caller
 from services.gateway.identity.quotas import Quotas
-from services.gateway.jobs import Job, JobRequest, PlanSummary
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job, PlanSummary
 from services.gateway.keys import Ref
 from services.gateway.options import check_id, check_request
 from services.gateway.outputs import choose_output

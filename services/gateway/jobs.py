@@ -1,17 +1,14 @@
-"""A job and its states. Pure: what may follow what, and how a job is written down."""
+"""A job and its states. Pure: what may follow what."""
 
 import enum
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from services.common.errors import ServiceError, WrongState
-from services.common.records import known_fields, record_fields, unknown_fields, used_fields
+from services.gateway.job_request import JobRequest
 from services.gateway.keys import LOCAL, Ref
 
-SCHEMA_VERSION = 1
 _MAX_NOTES = 50
 
 
@@ -44,85 +41,6 @@ _FOLLOWS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.PENDING}),
     State.CANCELLED: frozenset({State.PENDING}),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
-    """What somebody asked for, as it came."""
-
-    upload_id: str = ""
-    """Source: an upload."""
-
-    object_uri: str = ""
-    """Source: an object of a bucket."""
-
-    https_url: str = ""
-    """Source: something on the web."""
-
-    model: str = ""
-    """Empty: the default."""
-
-    pool: str = ""
-    """Empty: any."""
-
-    scale: float | None = None
-    """Output size by the source's."""
-
-    short_side: int | None = None
-    """Output size by its shorter side, in pixels."""
-
-    box: tuple[int, int] | None = None
-    """Output size that fits inside (width, height), in pixels."""
-
-    frames: tuple[int, int] | None = None
-    """Source frames [first, end); end 0: to the last one."""
-
-    time_ns: tuple[int, int | None] | None = None
-    """Nanoseconds [start, end) from the first frame; end None: to the last one."""
-
-    seed: int | None = None
-    """Of the noise; None: the default."""
-
-    colour: str = ""
-    """Colour mode; empty: the model's default."""
-
-    preview: bool = False
-    """Goes before batch work."""
-
-    container: str = ""
-    """One of FORMATS, or empty: what fits."""
-
-    crf: int | None = None
-    """Constant rate factor; None: the default."""
-
-    encoder: str = ""
-    """Of a video, one of ENCODERS; empty: the first."""
-
-    input_noise: float = 0.0
-    """Noise added to the frames before the model sees them, 0 to 1."""
-
-    latent_noise: float = 0.0
-    """How far the model is made to distrust its input, 0 to 1."""
-
-    steps: int = 1
-    """From noise to the result."""
-
-    cfg_scale: float = 1.0
-    """Guidance by a negative text; 1: none."""
-
-    result_uri: str = ""
-    """Where the result should be written too."""
-
-    webhook_url: str = ""
-    """Whom to tell."""
-
-    labels: tuple[tuple[str, str], ...] = ()
-    """Free text, sorted by name."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the source must be fetched."""
-        return bool(self.object_uri or self.https_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,10 +242,6 @@ class Job:
         return self.created_at, self.job_id
 
 
-class OtherJob(ValueError):
-    """A state that belongs to another job of the same id."""
-
-
 Change = Callable[[Job], Job]
 """A step that a job takes; raises WrongState where it can't."""
 
@@ -440,68 +354,3 @@ def _advice(state: State) -> str:
     if state.ended:
         return "retry it, or delete it."
     return "cancel it, or wait until it has ended."
-
-
-# When it was created is in both: it tells the states of two jobs apart that had the same id one after the other.
-_FIXED = ("owner", "subject", "request_id", "traceparent", "job_id", "request", "model", "filename")
-
-
-def request_to_json(job: Job) -> bytes:
-    """What never changes of a job."""
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "owner": job.owner,
-        "request_id": job.request_id,
-        "traceparent": job.traceparent,
-        "subject": job.subject,
-        "job_id": job.job_id,
-        "request": used_fields(job.request),
-        "model": job.model,
-        "filename": job.filename,
-        "source_sha256": job.source_sha256,
-        "created_at": job.created_at,
-    }
-    return json.dumps(record, sort_keys=True).encode()
-
-
-def state_to_json(job: Job) -> bytes:
-    """What changes of a job."""
-    record = asdict(job)
-    for name in (*_FIXED, "newer"):
-        del record[name]
-    return json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True).encode()
-
-
-def job_from_json(request: bytes, state: bytes | None) -> Job:
-    """Read both back; ``state`` is None where the job was created and nothing more.
-
-    Raises:
-        NewerRelease: a later schema version.
-        ValueError: not a job, or not the state of this one.
-    """
-    fixed, changing = _record(request), _record(state) if state else {}
-    if changing.pop("created_at", fixed["created_at"]) != fixed["created_at"]:
-        raise OtherJob("a state that belongs to another job of the same id")
-    asked: dict[str, Any] = fixed.pop("request")
-    for name in ("box", "frames", "time_ns"):
-        asked[name] = tuple(asked[name]) if asked.get(name) is not None else None
-    asked["labels"] = tuple((name, value) for name, value in asked.get("labels", ()))
-    plan, failure, result = (changing.pop(name, None) for name in ("plan", "failure", "result"))
-    parts = [(fixed | changing, Job), (asked, JobRequest), (plan, PlanSummary), (failure, Failure), (result, Result)]
-    newer = any(unknown_fields(record, cls) for record, cls in parts if record)
-    asked, plan, failure, result = (known_fields(record or {}, cls) for record, cls in parts[1:])
-    return Job(
-        request=JobRequest(**asked),
-        state=State(changing.pop("state", State.PENDING)),
-        plan=PlanSummary(**{**plan, "warnings": tuple(plan["warnings"])}) if plan else None,
-        failure=Failure(**failure) if failure else None,
-        result=Result(**result) if result else None,
-        notes=tuple(changing.pop("notes", ())),
-        span_losses=tuple((span, worker) for span, worker in changing.pop("span_losses", ())),
-        newer=newer,
-        **known_fields(fixed | changing, Job),
-    )
-
-
-def _record(data: bytes) -> dict[str, Any]:
-    return record_fields(data, SCHEMA_VERSION, "a job")

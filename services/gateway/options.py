@@ -7,7 +7,7 @@ from collections.abc import Container
 from services.common.encoders import ENCODERS
 from services.common.errors import InvalidOption, NotSupported
 from services.common.formats import FORMATS
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MAX_LABELS = 16

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from services.common.errors import InvalidOption
 from services.gateway.buckets.buckets import Buckets, BucketSource
 from services.gateway.buckets.rules import Place, check_allowed, parse_uri
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.sources.fetch import Fetcher, OnFetched
 from services.gateway.sources.remote import Remote
 from services.gateway.sources.web import FIELD as URL_FIELD

@@ -11,7 +11,8 @@ from services.common.errors import InvalidOption, InvalidVideo, NotSupported
 from services.common.fleet import WorkerModel, has_encoder
 from services.common.plan import Plan, RestorePlan, Span, lay_out_spans, spans_of
 from services.gateway.encoding import encoder_options
-from services.gateway.jobs import JobRequest, PlanSummary
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import PlanSummary
 from services.gateway.outputs import Output, choose_output
 from services.gateway.room import check_room, predicted_memory_bytes
 from services.gateway.source import SourceIndex, SourceInfo

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from services.common.errors import NewerRelease, NotFound
 from services.gateway import keys
-from services.gateway.jobs import Job, OtherJob, job_from_json, request_to_json, state_to_json
+from services.gateway.job_json import OtherJob, job_from_json, request_to_json, state_to_json
+from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.progress import Progress, progress_from_json, progress_to_json
 from services.gateway.store.base import Store

@@ -13,7 +13,7 @@ from services.common.errors import NewerRelease
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.plan import plan_from_json
 from services.gateway.cuts import cuts_from_json
-from services.gateway.jobs import job_from_json
+from services.gateway.job_json import job_from_json
 from services.gateway.keys import LOCAL
 from services.gateway.leases.records import LeaseTimes, holder_of, lasts_s, token_of
 from services.gateway.progress import progress_from_json

@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from services.common.errors import AlreadyExists, InvalidInput, InvalidOption, NotFound, ServiceError, TooLarge, WrongState
 from services.common.http.files import gathered
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import content_type, json_object, whole_body, whole_header

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.common.errors import InvalidOption
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 
 _NANO = 10**9
 _INT32, _INT64, _UINT64 = 2**31 - 1, 2**63 - 1, 2**64 - 1

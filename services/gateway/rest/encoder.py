@@ -7,7 +7,8 @@ from typing import Any
 from services.common.fleet import ModelState
 from services.gateway.catalogue import KnownModel
 from services.gateway.identity.quotas import Account
-from services.gateway.jobs import Job, JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job, State
 from services.gateway.progress import CUTS, JOIN, Progress, shown_progress
 from services.gateway.uploads import Upload
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from services.common.fleet import WorkerModel, WorkerStatus
 from services.common.media import CodecParameters
-from services.gateway.jobs import Job, JobRequest
+from services.gateway import jobs
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job, PlanSummary, Result, State
 from services.gateway.keys import LOCAL, Ref
 from services.gateway.planning import Offer, PlanLimits
 from services.gateway.ports import WorkerView
@@ -68,3 +70,18 @@ def view(address: str = "w:1", *, lost: bool = False, **changes: Any) -> WorkerV
     values: dict[str, Any] = {"worker_id": "1", "pool": "p", "state": "ready", "models": (MODEL,), "fingerprint": "f1"}
     status = WorkerStatus(**{**values, **changes})
     return WorkerView(address=address, pool=status.pool, status=status, lost=lost)
+
+
+SUMMARY = PlanSummary(
+    model="nano", pool="", fingerprint="f", source_width=64, source_height=48, width=128, height=96, frames=24, first_frame=0,
+    spans=1, segments=3, duration_s=0.96, predicted_s=None, container="mp4", warnings=("one",),
+)  # fmt: skip
+RESULT = Result(
+    filename="a_restored.mp4", media_type="video/mp4", size_bytes=5, sha256="e" * 64, width=128, height=96, frames=24,
+    duration_s=0.96, elapsed_s=3.0, stage_seconds={"dit": 2.0},
+)  # fmt: skip
+
+
+def joining(now: float = 12.0) -> jobs.Job:
+    """A job whose result is being joined."""
+    return jobs.advance(jobs.planned(jobs.advance(job(), State.PLANNING, 11), SUMMARY, now), State.JOINING, now)

@@ -10,7 +10,8 @@ from hypothesis.strategies import SearchStrategy
 from services.common.colours import COLOURS
 from services.common.encoders import ENCODERS
 from services.common.formats import FORMATS
-from services.gateway.jobs import JobRequest, PlanSummary, Result
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import PlanSummary, Result
 from services.gateway.source import Keyframe, SourceIndex
 
 _IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)

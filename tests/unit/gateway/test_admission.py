@@ -4,7 +4,7 @@ import pytest
 
 from services.common.errors import QueueFull
 from services.gateway.admission import Left, QueueLimits, check_queue, megapixels_before, seconds
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from tests.unit.gateway.examples import job
 from tests.unit.gateway.test_jobs import SUMMARY
 

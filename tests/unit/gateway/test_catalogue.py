@@ -6,7 +6,7 @@ import pytest
 from services.common.errors import InvalidOption, NotSupported, WorkerUnavailable
 from services.common.fleet import ModelState
 from services.gateway.catalogue import Catalogue
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.ports import WorkerView
 from tests.unit.gateway.examples import view
 from tests.unit.gateway.test_dispatch import Listed

@@ -6,7 +6,8 @@ from services.common.fleet import ModelState
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway import codec, jobs
 from services.gateway.catalogue import KnownModel
-from services.gateway.jobs import JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import State
 from services.gateway.progress import Progress
 from tests.unit.gateway.examples import MODEL, job, view
 from tests.unit.gateway.test_jobs import RESULT, joining

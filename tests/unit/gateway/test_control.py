@@ -13,7 +13,8 @@ from services.common.errors import QueueFull, UploadNotFound, WorkerBroken
 from services.common.media import Packet, SpanTask
 from services.common.metrics import GatewayMetrics
 from services.gateway.container.adapter import Container
-from services.gateway.jobs import JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import State
 from services.gateway.keys import LOCAL, Ref
 from services.gateway.leases.files import FileLease, FileLeases
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView

@@ -11,7 +11,8 @@ from services.common.errors import InvalidVideo, NewerRelease, NotFound
 from services.common.plan import Plan, plan_from_json
 from services.gateway import keys
 from services.gateway.cuts import CutFinder, Cuts, cuts_from_json, cuts_to_json
-from services.gateway.jobs import JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import State
 from services.gateway.sources import Source
 from services.gateway.uploads import Finish
 from tests.clips import shots

@@ -11,7 +11,8 @@ import pytest
 from services.common.errors import AlreadyExists, JobNotFound, Unavailable, UploadNotFound, WrongState
 from services.gateway import jobs, keys, records
 from services.gateway.cleaning import finish_removal
-from services.gateway.jobs import JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import State
 from services.gateway.keys import LOCAL
 from services.gateway.uploads import Finish
 from tests.clips import make

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import FingerprintChanged, StoreFull, WrongState
-from services.gateway import jobs
+from services.gateway import job_json, jobs
+from services.gateway.job_request import JobRequest
 from services.gateway.jobs import Job, State
 from tests.unit.gateway.examples import job
 from tests.unit.gateway.strategies import RESULTS, SUMMARIES, requests
@@ -92,10 +93,10 @@ def test_notes_are_new_and_no_more_than_people_read(events: list[Event]):
 
 
 @given(st.lists(EVENTS, max_size=15), requests(), st.integers(0, 99), st.integers(0, 99))
-def test_a_job_is_read_back_as_it_was_written(events: list[Event], request: jobs.JobRequest, revision: int, fence: int):
+def test_a_job_is_read_back_as_it_was_written(events: list[Event], request: JobRequest, revision: int, fence: int):
     for now in _happened(events):
         whole = replace(now, request=request, revision=revision, fence=fence)
-        assert jobs.job_from_json(jobs.request_to_json(whole), jobs.state_to_json(whole)) == whole
+        assert job_json.job_from_json(job_json.request_to_json(whole), job_json.state_to_json(whole)) == whole
 
 
 @given(st.sampled_from(State), st.sampled_from(State))

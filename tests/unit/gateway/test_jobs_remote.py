@@ -4,7 +4,9 @@ import pytest
 
 from services.common.errors import WrongState
 from services.gateway import jobs
-from services.gateway.jobs import Job, JobRequest, PlanSummary, job_from_json, request_to_json, state_to_json
+from services.gateway.job_json import job_from_json, request_to_json, state_to_json
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job, PlanSummary
 from services.gateway.keys import Ref
 
 JOB = Job(

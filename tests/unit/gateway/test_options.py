@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import InvalidOption, NotSupported
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.options import check_id, check_request
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.common.errors import InvalidOption, InvalidVideo, NotSupported
 from services.common.plan import plan_from_json, plan_to_json
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.planning import frame_range, make_plan, output_size
 from services.gateway.source import ARCHIVE
 from tests.unit.gateway.examples import LIMITS, OFFER, index, info

@@ -11,7 +11,8 @@ from services.common.encoders import HARDWARE_ENCODERS
 from services.common.errors import InvalidOption
 from services.common.plan import Plan, plan_from_json, plan_to_json
 from services.gateway import codec
-from services.gateway.jobs import JobRequest, PlanSummary
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import PlanSummary
 from services.gateway.options import check_request
 from services.gateway.planning import Offer, frame_range, make_plan, output_size
 from services.gateway.source import SourceIndex, SourceInfo

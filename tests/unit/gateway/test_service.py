@@ -8,7 +8,7 @@ from services.common.errors import Unavailable
 from services.common.metrics import GatewayMetrics
 from services.gateway.buckets.settings import BucketSettings
 from services.gateway.container.adapter import Container
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.leases.files import FileLeases
 from services.gateway.service import GatewayService, container_limits
 from services.gateway.settings import GatewaySettings

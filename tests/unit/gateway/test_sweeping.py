@@ -11,7 +11,8 @@ import pytest
 
 from services.common.errors import JobNotFound, UploadNotFound
 from services.gateway import keys, records
-from services.gateway.jobs import JobRequest, State
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import State
 from services.gateway.keys import LOCAL
 from services.gateway.store.local import LocalStore
 from services.gateway.uploads import Uploads

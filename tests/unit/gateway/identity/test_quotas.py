@@ -11,7 +11,8 @@ from services.gateway.book import JobBook
 from services.gateway.identity.caller import Caller, Role, calling
 from services.gateway.identity.quotas import Quota, Quotas, parse_quotas
 from services.gateway.identity.usage import UsageBook
-from services.gateway.jobs import Job, JobRequest, cancelled
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job, cancelled
 from services.gateway.store.local import LocalStore
 
 ALICE, BOB, ROOT = (Caller(subject=s, role=r) for s, r in (("alice", Role.USER), ("bob", Role.USER), ("root", Role.ADMIN)))

@@ -11,7 +11,8 @@ from services.common.errors import InvalidOption, StoreUnavailable
 from services.gateway.identity import usage
 from services.gateway.identity.caller import owner_of
 from services.gateway.identity.usage import DeviceTime, Usage, UsageBook, checked_month, month_of
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.store.local import LocalStore
 
 CREATED = 1_790_000_000.0

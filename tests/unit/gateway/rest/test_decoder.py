@@ -10,7 +10,7 @@ from hypothesis import given
 from services.common.errors import InvalidOption
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway import codec
-from services.gateway.jobs import JobRequest
+from services.gateway.job_request import JobRequest
 from services.gateway.rest.decoder import decode_request, param_of
 from services.gateway.rest.encoder import encode_request
 from services.gateway.rest.schemas import REQUEST

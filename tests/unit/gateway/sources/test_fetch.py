@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import InvalidInput, TooLarge, Unavailable
 from services.common.metrics import GatewayMetrics
 from services.gateway import keys
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.sources.fetch import Fetcher, FetchLimits
 from services.gateway.sources.web import WebSource
 from services.gateway.store.local import LocalStore

@@ -13,7 +13,8 @@ from services.common.errors import JobCancelled
 from services.common.metrics import GatewayMetrics
 from services.common.watched import Watched
 from services.gateway import jobs, keys
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.store.local import LocalStore
 from services.gateway.web.addresses import AddressGuard, parse_networks

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 from services.common.errors import InvalidVideo
 from services.gateway import jobs
-from services.gateway.jobs import Job, JobRequest
+from services.gateway.job_request import JobRequest
+from services.gateway.jobs import Job
 from services.gateway.webhooks.events import end_event
 
 
