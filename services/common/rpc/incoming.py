@@ -1,5 +1,6 @@
 """Calls that come in: each belongs to a request and a trace, says so in its answer, and leaves a line in the log."""
 
+import contextlib
 import functools
 import logging
 import time
@@ -34,31 +35,31 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 def _unary(method: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        call = await _Call.begin(method, context)
-        try:
+        async with _followed(method, context):
             return await handler(request, context)
-        except BaseException as error:
-            call.error = error
-            raise
-        finally:
-            call.end()
 
     return answer
 
 
 def _stream(method: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        call = await _Call.begin(method, context)
-        try:
+        async with _followed(method, context):
             async for response in handler(request, context):
                 yield response
-        except BaseException as error:
-            call.error = error
-            raise
-        finally:
-            call.end()
 
     return answer
+
+
+@contextlib.asynccontextmanager
+async def _followed(method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    call = await _Call.begin(method, context)
+    try:
+        yield
+    except BaseException as error:
+        call.error = error
+        raise
+    finally:
+        call.end()
 
 
 class _Call:
