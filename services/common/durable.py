@@ -18,10 +18,7 @@ def replaced_when_done(path: Path) -> Iterator[BinaryIO]:
     try:
         with part.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync(path.parent)
+            _put_in_place(part, file, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -43,14 +40,18 @@ def grown_when_done(path: Path, content: str) -> Iterator[BinaryIO]:
             raise BlockingIOError(errno.EAGAIN, "it has just been finished", str(part))
         try:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
-            sync(path.parent)
+            _put_in_place(part, file, path)
         finally:
             file.flush()
             if _is_still(part, file) and not part.stat().st_size:
                 part.unlink()
+
+
+def _put_in_place(part: Path, file: BinaryIO, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)
 
 
 def _is_still(path: Path, file: BinaryIO) -> bool:
