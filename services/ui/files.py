@@ -22,6 +22,7 @@ from starlette.routing import Route
 from services.common.client import GatewayClient
 from services.common.errors import InvalidInput, InvalidOption, NotFound, ServiceError, TooLarge
 from services.common.http.files import body_pieces, file_answer
+from services.common.http.headers import whole_header
 from services.common.metrics import UiMetrics
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.ui.answers import error_answer
@@ -83,9 +84,9 @@ class FileRoutes:
         return _upload_answer(await self._client.create_upload(filename, size_bytes, upload_id))
 
     async def _write(self, request: Request) -> Response:
-        upload_id, offset = _upload_id(request), _whole_header(request, "upload-offset")
+        upload_id, offset = _upload_id(request), whole_header(request, "upload-offset")
         limit = min(self._settings.max_piece_bytes, self._settings.max_upload_bytes - offset)
-        if limit < 0 or _whole_header(request, "content-length", 0) > limit:
+        if limit < 0 or whole_header(request, "content-length", 0) > limit:
             raise TooLarge(
                 f"One upload request may bring at most {size_words(self._settings.max_piece_bytes)}"
                 f" and a whole file at most {size_words(self._settings.max_upload_bytes)} here."
@@ -158,15 +159,6 @@ def _max_side(request: Request) -> int:
     text = request.query_params.get("max_side", "0")
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > _MAX_SIDE:
         raise InvalidOption(f"max_side is a whole number of pixels, at most {_MAX_SIDE}.", field="max_side")
-    return int(text)
-
-
-def _whole_header(request: Request, name: str, default: int | None = None) -> int:
-    text = request.headers.get(name)
-    if text is None and default is not None:
-        return default
-    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise InvalidOption(f"The header {name} must be a whole number.", field=name)
     return int(text)
 
 

@@ -32,16 +32,6 @@ async def json_object(request: Request) -> dict[str, Any]:
     return body
 
 
-def whole_header(request: Request, name: str, default: int | None = None) -> int:
-    """A header's whole number. Raises InvalidOption where it is none, or absent without a default."""
-    text = request.headers.get(name)
-    if text is None and default is not None:
-        return default
-    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise InvalidOption(f"The header {name} must be a whole number.", field=name)
-    return int(text)
-
-
 def whole_query(request: Request, name: str, *, least: int, most: int, default: int) -> int:
     """A whole number of the query. Raises InvalidOption."""
     text = request.query_params.get(name)

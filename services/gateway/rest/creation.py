@@ -11,11 +11,12 @@ from starlette.requests import Request
 
 from services.common.errors import AlreadyExists, InvalidInput, InvalidOption, NotFound, ServiceError, TooLarge, WrongState
 from services.common.http.files import gathered
+from services.common.http.headers import whole_header
 from services.gateway.job_request import JobRequest
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
 from services.gateway.rest.backend import Backend, mine
-from services.gateway.rest.bodies import content_type, json_object, whole_body, whole_header
+from services.gateway.rest.bodies import content_type, json_object, whole_body
 from services.gateway.rest.decoder import FILES, decode_request
 from services.gateway.rest.forms import FormReader, Part
 from services.gateway.uploads import Finish

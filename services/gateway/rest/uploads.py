@@ -7,9 +7,10 @@ from starlette.responses import JSONResponse, Response
 
 from services.common.errors import ChunkOutOfOrder, InvalidOption
 from services.common.http.files import gathered
+from services.common.http.headers import whole_header
 from services.gateway.rest.answers import NO_STORE, error_answer
 from services.gateway.rest.backend import Backend, mine
-from services.gateway.rest.bodies import json_object, whole_header
+from services.gateway.rest.bodies import json_object
 from services.gateway.rest.caller import note_made
 from services.gateway.rest.decoder import text_of, whole
 from services.gateway.rest.encoder import encode_upload
