@@ -8,23 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.words import STAGES, STATES
 
-_STATES = {
-    pb.JOB_STATE_PENDING: "Waiting",
-    pb.JOB_STATE_PLANNING: "Planning",
-    pb.JOB_STATE_RESTORING: "Restoring",
-    pb.JOB_STATE_JOINING: "Joining",
-    pb.JOB_STATE_SUCCEEDED: "Done",
-    pb.JOB_STATE_FAILED: "Failed",
-    pb.JOB_STATE_CANCELLED: "Cancelled",
-}
-
-_STAGES = {
-    "waiting": "Waiting for a worker",
-    "store": "Waiting for the store",
-    "fetch": "Fetching the source",
-    "cuts": "Looking for cuts",
-}
+_WAITS = ("waiting", "store", "fetch", "cuts")
+"""Stages that are told instead of the state: nothing is restored in them."""
 
 
 class Bar:
@@ -57,7 +44,7 @@ class Bar:
     def job(self, job: pb.Job) -> None:
         """What a job does now."""
         progress = job.progress
-        what = _STAGES.get(progress.stage, state_words(job.state))
+        what = STAGES[progress.stage] if progress.stage in _WAITS else state_words(job.state)
         if progress.stage_fraction and not progress.frames_total:
             self._update(what, round(100 * progress.stage_fraction), 100, progress_words(progress))
         else:
@@ -73,7 +60,7 @@ class Bar:
 
 def state_words(state: pb.JobState) -> str:
     """A job's state for people."""
-    return _STATES.get(state, "Unknown")
+    return STATES.get(state, "Unknown")
 
 
 def progress_words(progress: pb.Progress) -> str:

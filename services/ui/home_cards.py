@@ -1,12 +1,14 @@
 """What the page for a new job shows besides its form: service state, plan, jobs, notices. Pure."""
 
+from services.common.client import ENDED_STATES
 from services.common.formats import STILL
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.words import STATES
 from services.ui.form import is_preview
 from services.ui.links import Links
 from services.ui.markup import EMPTY, Html, tag
 from services.ui.visitor import NOBODY, Visitor
-from services.ui.words import ENDED, STATES, about, count, percent, progress_words, seconds_of, size_words, time_words
+from services.ui.words import about, count, percent, progress_words, seconds_of, size_words, time_words
 
 _READY_STATES = frozenset({"ready", "busy"})
 
@@ -113,7 +115,7 @@ def other_models(models: list[pb.Model]) -> str | None:
 def _job_row(job: pb.Job, links: Links) -> Html:
     name = job.filename or job.job_id
     bar = EMPTY
-    if job.state not in ENDED:
+    if job.state not in ENDED_STATES:
         bar = tag("span", tag("span", style=f"width:{percent(job)}%"), class_="sv-mini-bar")
     text = progress_words(job) if job.state != pb.JOB_STATE_FAILED else job.failure.message
     words = tag(

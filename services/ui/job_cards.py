@@ -1,22 +1,14 @@
 """What the page of one job shows: progress, live picture, players, details. Pure."""
 
+from services.common.client import ENDED_STATES
 from services.common.formats import STILL
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.words import STAGES, STATES
 from services.ui.form import COLOURS, PREVIEW_S, is_preview
 from services.ui.home_cards import badge, facts_list, notice, warning_list
 from services.ui.links import Links
 from services.ui.markup import EMPTY, Html, join, tag
-from services.ui.words import (
-    ENDED,
-    STAGES,
-    STATES,
-    count,
-    percent,
-    progress_words,
-    seconds_of,
-    size_words,
-    time_words,
-)
+from services.ui.words import count, percent, progress_words, seconds_of, size_words, time_words
 
 _LIVE_SIDE = 1280
 _RUNNING_STAGES = ("decode", "prepare", "vae_encode", "dit", "vae_decode", "colour", "encode", "join")
@@ -38,7 +30,7 @@ def progress_card(job: pb.Job) -> Html:
     bar = tag(
         "div",
         tag("span", style=f"width:{done}%"),
-        class_="sv-bar" + ("" if job.state in ENDED or done else " sv-bar-busy"),
+        class_="sv-bar" + ("" if job.state in ENDED_STATES or done else " sv-bar-busy"),
         role="progressbar",
         aria_label="Restored frames",
         aria_valuemin=0,
@@ -47,7 +39,7 @@ def progress_card(job: pb.Job) -> Html:
     )
     words = tag("p", tag("b", _headword(job)), tag("span", progress_words(job)), class_="sv-progress-words", aria_live="polite")
     parts = [_failure(job), words]
-    if job.state not in ENDED:
+    if job.state not in ENDED_STATES:
         parts += [bar, _stages(job)]
     parts += [warning_list(tuple(job.plan.warnings)), _notes(job)]
     return tag("div", *parts, class_="sv-progress", data_state=STATES.get(job.state, "").lower(), data_job=job.job_id)
@@ -145,7 +137,7 @@ def _range_start_s(request: pb.JobRequest) -> float:
 
 
 def _is_growing(job: pb.Job) -> bool:
-    return job.state not in ENDED and job.progress.segments_done > 0
+    return job.state not in ENDED_STATES and job.progress.segments_done > 0
 
 
 def _headword(job: pb.Job) -> str:

@@ -4,9 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from services.common.client import GatewayClient
+from services.common.client import ENDED_STATES, GatewayClient
 from services.common.errors import NotFound, ServiceError, Unavailable
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.common.words import STATES
 from services.ui import home_cards, job_cards
 from services.ui.compare import slider_pictures
 from services.ui.form import is_preview, whole_request
@@ -15,7 +16,7 @@ from services.ui.links import Links, checked_id
 from services.ui.markup import tag
 from services.ui.settings import UiSettings
 from services.ui.soon import soon
-from services.ui.words import ENDED, STATES, error_words
+from services.ui.words import error_words
 
 _TICK_S = 1.0
 _DONE = STATES[pb.JOB_STATE_SUCCEEDED]
@@ -151,10 +152,13 @@ class JobPage:
         updates |= {self._shown: state, self._headline: job_cards.headline(job, self._links)}
         updates |= self._buttons(job) | self._shown_result(job)
         report = await self._report(job)
-        return updates | {self._details: job_cards.details(job, report), self._timer: gr.Timer(active=job.state not in ENDED)}
+        return updates | {
+            self._details: job_cards.details(job, report),
+            self._timer: gr.Timer(active=job.state not in ENDED_STATES),
+        }
 
     def _buttons(self, job: pb.Job) -> Updates:
-        ended, succeeded = job.state in ENDED, job.state == pb.JOB_STATE_SUCCEEDED
+        ended, succeeded = job.state in ENDED_STATES, job.state == pb.JOB_STATE_SUCCEEDED
         return {
             self.cancel: gr.update(visible=not ended),
             self.retry: gr.update(visible=ended and not succeeded),

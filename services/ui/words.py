@@ -3,37 +3,10 @@
 from google.protobuf import duration_pb2
 
 from services.common import errors
+from services.common.client import ENDED_STATES
 from services.common.errors import ServiceError
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
-
-STATES = {
-    pb.JOB_STATE_PENDING: "Waiting",
-    pb.JOB_STATE_PLANNING: "Planning",
-    pb.JOB_STATE_RESTORING: "Restoring",
-    pb.JOB_STATE_JOINING: "Joining",
-    pb.JOB_STATE_SUCCEEDED: "Done",
-    pb.JOB_STATE_FAILED: "Failed",
-    pb.JOB_STATE_CANCELLED: "Cancelled",
-}
-ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
-
-STAGES = {
-    "waiting": "Waiting for a worker",
-    "store": "Waiting for the store",
-    "probe": "Reading the file",
-    "plan": "Planning",
-    "fetch": "Fetching the source",
-    "cuts": "Looking for cuts",
-    "decode": "Reading frames",
-    "prepare": "Preparing frames",
-    "vae_encode": "Encoding to latents",
-    "dit": "Restoring",
-    "vae_decode": "Decoding from latents",
-    "colour": "Matching colours",
-    "encode": "Writing video",
-    "join": "Joining the result",
-}
-"""What each stage of a job is called, in the order in which frames pass through them."""
+from services.common.words import STAGES
 
 _UNREACHABLE = "The restoration service can't be reached right now. Nothing is lost; this page keeps trying."
 _SIZE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -88,7 +61,7 @@ def progress_words(job: pb.Job) -> str:
     progress = job.progress
     if job.state == pb.JOB_STATE_SUCCEEDED:
         return f"{count(job.result.frames, 'frame')} restored in {time_words(seconds_of(job.result.elapsed))}"
-    if job.state in ENDED:
+    if job.state in ENDED_STATES:
         done = f"{progress.frames_done:,} of {count(progress.frames_total, 'frame')} were restored"
         return done if progress.frames_total else "No frame was restored"
     if not progress.frames_total:
