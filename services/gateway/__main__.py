@@ -100,7 +100,10 @@ async def serve(
             interceptors=[make_interceptor(identity, door)],
         )  # fmt: skip
         server.add(_NAME, lambda grpc_server: gateway_pb2_grpc.add_GatewayServicer_to_server(service.servicer, grpc_server))
-        access = Access(door=door, trusted_proxies=parse_networks(identity.trusted_proxies), origins=settings.rest_cors_origins)
+        access = Access(
+            door=door, trusted_proxies=parse_networks(identity.trusted_proxies), origins=settings.rest_cors_origins,
+            address=settings.rest_address, hosts=settings.rest_hosts,
+        )  # fmt: skip
         await workers.start()
         await service.load()
         metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None

@@ -21,6 +21,10 @@ class GatewaySettings:
     health_address: str = setting("", "host:port where health alone is answered, always without TLS, for probes; empty: none")
     reflection: bool = setting(True, "true: callers can ask which calls there are, as grpcurl does")
     rest_address: str = setting("127.0.0.1:50052", "host:port of the HTTP API; port 0 takes any free one; empty: off")
+    rest_hosts: tuple[str, ...] = setting(
+        (),
+        "names by which the HTTP API is asked for, besides addresses, where it listens on loopback: behind a proxy there; *: any",
+    )
     rest_cors_origins: tuple[str, ...] = setting((), "origins of web pages that may call the HTTP API, like https://example.com")
     rest_link_s: int = setting(
         0, "seconds that links hold by which the HTTP API sends who downloads to the S3 server; 0: it sends the bytes itself"

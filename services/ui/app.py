@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from services.common.client import GatewayClient
 from services.common.errors import ServiceError, Unauthenticated
+from services.common.http import hosts
 from services.common.http.tracing import Traced
 from services.common.login import read_token
 from services.common.metrics import UiMetrics
@@ -31,6 +32,9 @@ from services.ui.soon import soon
 from services.ui.theme import page_theme
 
 _STATIC = Path(__file__).parent / "static"
+_OTHER_HOST = PlainTextResponse(
+    "No such host is here; ask for localhost or an address, or name it in the page's SEEDVR2_UI_HOSTS.", status_code=hosts.STATUS
+)
 _SCRIPTS = ("page.js", "upload.js", "player.js")
 
 
@@ -54,6 +58,7 @@ def build_host(client: GatewayClient, settings: UiSettings, registry: CollectorR
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Entrance, client=client, settings=settings, seal=seal, own_token=_own_token(settings))
     app.add_middleware(Guard, root_path=settings.root_path)
+    app.add_middleware(hosts.KnownHosts, address=settings.address, names=settings.hosts, refusal=_OTHER_HOST)
     app.add_middleware(Traced)
     app.router.routes.extend(FileRoutes(client, settings, metrics).routes())
     app.router.routes.extend(LoginRoutes(client, settings, seal).routes())

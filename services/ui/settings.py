@@ -15,6 +15,9 @@ class UiSettings:
     """What the page needs to know; each field is a setting."""
 
     address: str = setting("127.0.0.1:7860", "host:port of the page; port 0 takes any free one")
+    hosts: tuple[str, ...] = setting(
+        (), "names by which the page is asked for, besides addresses, where it listens on loopback: behind a proxy there; *: any"
+    )
     tls_certificate_file: str = setting("", "PEM file of the certificate that browsers see; empty: no TLS")
     tls_key_file: str = setting("", "PEM file of its private key")
     gateway_address: str = setting("127.0.0.1:50051", "host:port of the gateway, or grpcs://host:port")

@@ -345,6 +345,16 @@ async def test_other_sites_pages_may_not_call_unless_they_are_named(http: httpx.
         assert "access-control-allow-origin" not in refused.headers
 
 
+async def test_a_name_that_somebody_made_lead_here_is_refused_unless_it_is_known(http: httpx.AsyncClient, tmp_path: Path):
+    rebound = {"Host": "site.example:50052", "Origin": "http://site.example:50052"}
+    refused = await http.get("/v1/videos", headers=rebound)
+    assert refused.status_code == 421
+    assert "SEEDVR2_GATEWAY_REST_HOSTS" in refused.json()["error"]["message"]
+    process = gateway(tmp_path / "gateway", rest_address="127.0.0.1:0", rest_hosts="site.example")
+    async with running(process), httpx.AsyncClient(base_url=f"http://{process.ready['rest_address']}") as other:
+        assert (await other.get("/v1/videos", headers=rebound)).status_code == 200
+
+
 async def test_a_gateway_that_stops_ends_what_is_watched(clip: Path, tmp_path: Path):
     hold = tmp_path / "hold"
     hold.touch()

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from services.common.addresses import Network
 from services.common.errors import ServiceError
+from services.common.http import hosts
 from services.common.http.tracing import Traced
 from services.common.metrics import GatewayMetrics
 from services.common.rpc.status import code_of
@@ -32,6 +33,9 @@ from services.gateway.rest.uploads import UploadRoutes
 from services.gateway.rest.usage import usage_handler
 from services.gateway.rest.videos import Videos
 
+_OTHER_HOST = plain_answer(
+    hosts.STATUS, "No such host is here; ask for localhost or an address, or name it in the gateway's SEEDVR2_GATEWAY_REST_HOSTS."
+)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -68,6 +72,12 @@ class Access:
     origins: Sequence[str] = ()
     """Of web pages that may call."""
 
+    address: str = ""
+    """Where the API listens, host:port."""
+
+    hosts: Sequence[str] = ()
+    """Names by which it is asked for there, besides its own."""
+
 
 def build_app(backend: Backend, access: Access, ready: Callable[[], bool]) -> Starlette:
     """The application. ``ready``: whether requests should come here."""
@@ -78,9 +88,10 @@ def build_app(backend: Backend, access: Access, ready: Callable[[], bool]) -> St
         CORSMiddleware, allow_origins=list(access.origins), allow_methods=["*"], allow_headers=["*"],
         expose_headers=["Upload-Offset", "Upload-Length", "Upload-Complete", "Location", "Retry-After", REQUEST_ID],
     )  # fmt: skip
+    known = Middleware(hosts.KnownHosts, address=access.address, names=access.hosts, refusal=_OTHER_HOST)
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Traced), *([cors] if access.origins else []), Middleware(Sites, origins=access.origins)],
+        middleware=[Middleware(Traced), known, *([cors] if access.origins else []), Middleware(Sites, origins=access.origins)],
         exception_handlers={HTTPException: _http_error, 500: _lost_error},
     )
 

@@ -68,6 +68,14 @@ async def test_pages_of_other_sites_can_change_nothing() -> None:
         assert "access-control-allow-origin" not in allowed.headers
 
 
+async def test_the_page_is_not_taken_for_a_site_whose_name_was_made_lead_here() -> None:
+    async with browsing(FakeGateway()) as client:
+        for path in ("/healthz", "/files/uploads/clip"):
+            assert (await client.get(path, headers={"Host": "site.example"})).status_code == 421
+    async with browsing(FakeGateway(), hosts=("site.example",)) as client:
+        assert (await client.get("/healthz", headers={"Host": "site.example"})).status_code == 200
+
+
 async def test_without_a_gateway_the_process_is_up_but_not_ready() -> None:
     async with (
         served_host("127.0.0.1:1", gateway_timeout_s=0.3) as page,
