@@ -147,7 +147,8 @@ class GatewayMetrics:
         )
         self.queued_megapixels = Gauge(
             "seedvr2_queued_megapixels",
-            "Output megapixels of spans that wait for a worker, in jobs that this gateway drives; 0 for a pool without.",
+            "Output megapixels that wait for a worker, planned or not, in jobs that this gateway drives; each in one pool: that "
+            "which its job names, else the first by name that could restore it. 0 for a pool without.",
             ["pool"], registry=registry,
         )  # fmt: skip
         self.queued_jobs = Gauge(

@@ -29,6 +29,7 @@ from services.gateway.fleet.workers import Fleet
 from services.gateway.identity.settings import PREFIX as IDENTITY_PREFIX
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.identity.setup import make_door, make_interceptor
+from services.gateway.pools.memory import RememberedPools
 from services.gateway.rest.app import Access
 from services.gateway.rest.server import serving
 from services.gateway.service import GatewayService, container_limits, version
@@ -85,9 +86,11 @@ async def serve(
     )
     async with contextlib.AsyncExitStack() as stack:
         finders, leases = await stack.enter_async_context(surroundings(settings, directory, metrics))
-        workers = Fleet(finders, poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
-        await stack.enter_async_context(contextlib.aclosing(workers))
+        fleet = Fleet(finders, poll_s=settings.worker_poll_s, stall_s=stall_s, tls=tls)
+        await stack.enter_async_context(contextlib.aclosing(fleet))
         store = await stack.enter_async_context(open_store(settings, s3, directory, metrics))
+        workers = RememberedPools(fleet, store, keep_s=settings.keep_pools_s)
+        await stack.enter_async_context(contextlib.aclosing(workers))
         service = GatewayService(
             settings=settings, store=store, workers=workers, container=Container(container_limits(settings)), leases=leases,
             metrics=metrics, web=web, buckets=buckets, quota_file=identity.quota_file,
@@ -104,6 +107,7 @@ async def serve(
             door=door, trusted_proxies=parse_networks(identity.trusted_proxies), origins=settings.rest_cors_origins,
             address=settings.rest_address, hosts=settings.rest_hosts,
         )  # fmt: skip
+        await fleet.start()
         await workers.start()
         await service.load()
         metrics_port = serve_metrics(settings.metrics_address, registry) if settings.metrics_address else None

@@ -14,7 +14,7 @@ from services.common.fleet import has_encoder
 from services.gateway.courtesy import Courtesy
 from services.gateway.planning import Offer
 from services.gateway.ports import Workers, WorkerView
-from services.gateway.scheduler import Assignment, Candidate, Work, assign, can_restore
+from services.gateway.scheduler import Assignment, Candidate, Work, assign, can_restore, kind_of
 from services.gateway.shares import Shares
 
 _LOOK_S = 0.5
@@ -30,6 +30,23 @@ class Patience:
 
     fingerprint_wait_s: float
     """For one of the plan's fingerprint, while others serve the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asking:
+    """A job that waits for any worker that could restore it, to be planned for it."""
+
+    model: str
+    """Must be served."""
+
+    pool: str = ""
+    """Empty: any."""
+
+    encoder: str = ""
+    """As people name it; empty: none in particular."""
+
+    megapixels: float = 0.0
+    """Output that is expected of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,8 +65,8 @@ class Dispatcher:
         self._shares = Shares()
         self._courtesy = Courtesy(poll_s)
         self._salt = random.getrandbits(32)
-        self.asking: list[tuple[str, str]] = []
-        """Model and pool of jobs that wait for any worker that serves them."""
+        self.asking: list[Asking] = []
+        """Jobs that wait to be planned."""
         self._waiting: list[_Ticket] = []
         self._running: dict[_Ticket, Assignment] = {}
         self._able: dict[tuple[str, ...], tuple[bool, bool]] = {}
@@ -82,11 +99,11 @@ class Dispatcher:
         """A worker that looked free had a span of somebody else."""
         self._courtesy.see_others(time.monotonic())
 
-    async def offer(self, model: str, pool: str, encoder: str, on_wait: Callable[[], None]) -> Offer:
+    async def offer(self, asking: Asking, on_wait: Callable[[], None]) -> Offer:
         """Wait for workers that serve a model and have an encoder, and say what they offer. Raises WorkerUnavailable."""
-        named = named_encoder(encoder)
+        model, pool, named = asking.model, asking.pool, named_encoder(asking.encoder)
         until = time.monotonic() + self._patience.worker_wait_s
-        self.asking.append((model, pool))
+        self.asking.append(asking)
         try:
             while (found := best_offer(self._workers.views(), model, pool, encoders=named.names)) is None:
                 if time.monotonic() > until:
@@ -94,7 +111,7 @@ class Dispatcher:
                 on_wait()
                 await asyncio.sleep(_LOOK_S)
         finally:
-            self.asking.remove((model, pool))
+            self.asking.remove(asking)
         return found
 
     @property
@@ -133,7 +150,7 @@ class Dispatcher:
 
     def _who_is_able(self, work: Work) -> tuple[bool, bool]:
         """Whether workers could restore it, and whether others serve its model in its pool."""
-        key = (work.model, work.model_hash, work.fingerprint, work.pool, work.encoder, f"{work.width}x{work.height}")
+        key = kind_of(work)
         if key not in self._able:
             fitting = any(can_restore(work, candidate) for candidate in map(candidate_of, self._workers.views()))
             others = best_offer(self._workers.views(), work.model, work.pool, encoders=(work.encoder,))

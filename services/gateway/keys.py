@@ -1,5 +1,7 @@
 """Names of objects in the store. Pure."""
 
+import hashlib
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,6 +15,11 @@ ACTIVE = "active/"
 
 WEBHOOKS = "webhooks/"
 """Where the jobs are marked whose webhook has not been delivered."""
+
+POOLS = "gateways/pools/"
+"""Where gateways keep what pools served last."""
+
+_PLAIN_POOL = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 
 
 class Ref(NamedTuple):
@@ -95,3 +102,9 @@ def webhooks(keys: Iterable[str]) -> list[Ref]:
     """The jobs whose marks are among ``keys``."""
     found = (key.removeprefix(WEBHOOKS).split("/") for key in keys)
     return [Ref(*parts) for parts in found if len(parts) == len(Ref._fields)]
+
+
+def pool(name: str) -> str:
+    """What a pool served last; a name that could not be that of an object is hashed."""
+    plain = _PLAIN_POOL.fullmatch(name)
+    return f"{POOLS}{name if plain else '-' + hashlib.sha256(name.encode()).hexdigest()}.json"

@@ -121,6 +121,18 @@ def summarise(plan: Plan, duration_s: float, offer: Offer, warnings: Sequence[st
     )  # fmt: skip
 
 
+def expected_megapixels(request: JobRequest, info: SourceInfo, index: SourceIndex, limits: PlanLimits) -> float:
+    """Output of a job before it is planned, in megapixels, without frames that only warm workers up.
+
+    Raises:
+        InvalidOption: an option doesn't fit this source, or this installation.
+    """
+    first, end = frame_range(request, info, index)
+    output = choose_output(request.container, info, end - first, request.encoder)
+    width, height = output_size(request, info, limits, output.size_step)
+    return (end - first) * width * height / 1e6
+
+
 def check_source(info: SourceInfo, limits: PlanLimits) -> None:
     """Raises InvalidVideo where the source's frames are larger, or smaller, than can be restored."""
     width, height = info.codec.width, info.codec.height

@@ -29,14 +29,14 @@ from services.gateway import jobs, keys
 from services.gateway.book import JobBook
 from services.gateway.cleaning import remove_plan
 from services.gateway.cuts import CutFinder, Cuts
-from services.gateway.dispatch import Dispatcher
+from services.gateway.dispatch import Asking, Dispatcher
 from services.gateway.identity.usage import UsageBook
 from services.gateway.jobs import Job, State
 from services.gateway.keys import Ref
 from services.gateway.outages import Outage, step_of
 from services.gateway.outputs import kept
 from services.gateway.outside import Outside
-from services.gateway.planning import PlanLimits, frame_range, make_plan
+from services.gateway.planning import PlanLimits, expected_megapixels, frame_range, make_plan
 from services.gateway.ports import ContainerFiles, Joined, JoinTask
 from services.gateway.progress import CUTS, FETCH, JOIN, PLAN, PROBE, STORE, WAITING, Progress, ProgressMeter
 from services.gateway.report import report_to_json
@@ -164,9 +164,11 @@ class Restorer:
         # A plan that no summary announces is one that was given up, or not begun.
         await remove_plan(self._store, self._book, job)
         await self._update(run, lambda job: jobs.advance(job, State.PLANNING, time.time()))
-        offer = await self._dispatcher.offer(
-            job.model, job.request.pool, job.request.encoder, lambda: self._book.show(run.ref, Progress(stage=WAITING))
-        )
+        asking = Asking(
+            model=job.model, pool=job.request.pool, encoder=job.request.encoder,
+            megapixels=expected_megapixels(job.request, run.source.info, run.index, self._limits),
+        )  # fmt: skip
+        offer = await self._dispatcher.offer(asking, lambda: self._book.show(run.ref, Progress(stage=WAITING)))
         cuts = await self._find_cuts(run, job)
         plan, summary = make_plan(
             job.request, run.source.info, run.index, run.source.upload.sha256, offer, self._limits, cuts.frames

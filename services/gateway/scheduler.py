@@ -190,6 +190,11 @@ def can_restore(work: Work, worker: Candidate) -> bool:
     return _meets(_need(work, 0.0), worker)
 
 
+def kind_of(work: Work) -> tuple[str, ...]:
+    """Equal for spans that the same workers could restore."""
+    return work.model, work.model_hash, work.fingerprint, work.pool, work.encoder, f"{work.width}x{work.height}"
+
+
 def assign(
     waiting: Sequence[Work], running: Iterable[Assignment], workers: Sequence[Candidate], *,
     recent: Mapping[str, float] = MappingProxyType({}), now: float = 0.0, salt: int = 0,

@@ -91,6 +91,9 @@ class GatewaySettings:
     keep_jobs_s: float = setting(30 * 86400.0, "seconds that ended jobs are kept, with results and segments; 0: for ever")
     keep_uploads_s: float = setting(7 * 86400.0, "seconds that complete uploads are kept that no job uses; 0: for ever")
     keep_unfinished_s: float = setting(3 * 86400.0, "seconds without a new byte that incomplete uploads are kept; 0: for ever")
+    keep_pools_s: float = setting(
+        30 * 86400.0, "seconds that it is kept what a pool served which nobody lists or labels any more; 0: for ever"
+    )
     sweep_s: float = setting(3600.0, "seconds between two looks for what has expired, and for what nothing belongs to")
     connection_age_s: float = setting(
         1800.0, "seconds after which a connection takes no new calls, so that clients spread; 0: any age"
@@ -118,8 +121,8 @@ class GatewaySettings:
                      "container_silence_s", "adopt_s", "share_s", "fresh_s", "sweep_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("keep_jobs_s", "keep_uploads_s", "keep_unfinished_s", "store_min_free_bytes", "span_work_s", "worker_wait_s",
-                     "store_wait_s", "fingerprint_wait_s", "cuts_s", "index_s", "first_answer_s",
+        for name in ("keep_jobs_s", "keep_uploads_s", "keep_unfinished_s", "keep_pools_s", "store_min_free_bytes", "span_work_s",
+                     "worker_wait_s", "store_wait_s", "fingerprint_wait_s", "cuts_s", "index_s", "first_answer_s",
                      "connection_age_s", "connection_grace_s",
                      "drain_s"):  # fmt: skip
             if getattr(self, name) < 0:

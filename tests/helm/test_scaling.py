@@ -20,7 +20,7 @@ def test_keda_counts_the_queued_megapixels_of_a_pool():
     spec = render({}, PRODUCTION).get("ScaledObject", "inference-7b")["spec"]
     assert spec["scaleTargetRef"] == {"name": "demo-seedvr2-inference-7b"}
     (trigger,) = spec["triggers"]
-    assert trigger["metadata"]["query"] == 'sum(seedvr2_queued_megapixels{namespace="video",pool=~"7b|"}) or vector(0)'
+    assert trigger["metadata"]["query"] == 'sum(seedvr2_queued_megapixels{namespace="video",pool="7b"}) or vector(0)'
     assert trigger["metadata"]["threshold"] == "2500"
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 4)
 
@@ -29,6 +29,14 @@ def test_a_pool_can_be_empty_until_something_waits():
     spec = render({}, PRODUCTION).get("ScaledObject", "inference-3b")["spec"]
     assert spec["minReplicaCount"] == 0
     assert spec["triggers"][0]["metadata"]["activationThreshold"] == "0"
+
+
+def test_a_new_pool_that_may_be_empty_stays_until_its_first_worker_has_said_what_it_serves():
+    def initial_s(**scaling: object) -> float:
+        return float(render(pool(**KEDA, **scaling)).get("ScaledObject", "inference-a")["spec"]["initialCooldownPeriod"])
+
+    assert initial_s(min=0) > startup_s(pool(**KEDA, min=0))
+    assert initial_s(min=0, initialCooldownSeconds=99) == 99
 
 
 def test_jobs_wait_until_the_first_worker_of_an_empty_pool_has_started():

@@ -12,10 +12,12 @@ from services.common.client import GatewayClient
 from services.common.errors import NewerRelease
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.plan import plan_from_json
+from services.gateway import keys
 from services.gateway.cuts import cuts_from_json
 from services.gateway.job_json import job_from_json
 from services.gateway.keys import LOCAL
 from services.gateway.leases.records import LeaseTimes, holder_of, lasts_s, token_of
+from services.gateway.pools.records import pool_from_json
 from services.gateway.progress import progress_from_json
 from services.gateway.report import report_from_json
 from services.gateway.source import index_from_json
@@ -23,11 +25,12 @@ from services.gateway.store.s3.draft import draft_from_bytes
 from services.gateway.webhooks.pending import pending_from_json
 from tests.clips import make
 from tests.integration.gateway_calls import downloaded, greys, request, sha256, until
+from tests.integration.processes import gateway, running
 from tests.recorded.recording import FRAMES, JOB, serving
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 RELEASES = sorted(path.name for path in RECORDED.iterdir() if (path / "wire.binpb").exists())
-JOBS = f"owners/{LOCAL}/jobs/{JOB}"
+JOBS, POOL = f"owners/{LOCAL}/jobs/{JOB}", keys.pool("echo")
 pytestmark = pytest.mark.integration
 
 
@@ -61,6 +64,8 @@ def test_every_record_is_read(release: Path):
     assert len(index_from_json((job / "index.json").read_bytes()).pts) == FRAMES
     assert cuts_from_json((job / "cuts.json").read_bytes()).frames == ()
     assert progress_from_json((job / "progress.json").read_bytes(), found.fence).frames_done == FRAMES
+    pool = pool_from_json((release / "succeeded" / POOL).read_bytes())
+    assert (pool.pool, [model.name for model in pool.status.models]) == ("echo", ["echo"])
     assert "frame_count" in {check.name for check in report_from_json((job / "report.json").read_bytes())}
 
 
@@ -97,6 +102,14 @@ async def test_a_job_of_an_earlier_release_is_finished(release: Path, stage: str
     assert not planned or (job / "plan.json").read_bytes() == planned
 
 
+async def test_a_pool_of_an_earlier_release_is_known_while_it_has_no_worker(release: Path, tmp_path: Path):
+    restored(release, "succeeded", tmp_path)
+    process = gateway(tmp_path, "127.0.0.1:1")
+    async with running(process), GatewayClient(process.address) as client:
+        (model,) = (await client.models()).models
+        assert (model.name, model.ready, list(model.pools)) == ("echo", False, ["echo"])
+
+
 async def test_an_upload_of_an_earlier_release_goes_on(release: Path, tmp_path: Path):
     restored(release, "uploading", tmp_path)
     async with serving(tmp_path) as process, GatewayClient(process.address) as client:
@@ -113,8 +126,9 @@ async def test_a_rolled_back_gateway_knows_every_field_of_a_plain_job(release: P
     async with serving(tmp_path) as process, GatewayClient(process.address) as client:
         await client.create_job(request(await client.upload_file(clip)), JOB)
         assert (await until(client, JOB, lambda job: False)).state == pb.JOB_STATE_SUCCEEDED
-    for name in ("request", "state", "plan", "index", "cuts", "progress", "report"):
-        now, then = (json.loads((s / f"{JOBS}/{name}.json").read_bytes()) for s in (tmp_path / "store", release / "succeeded"))
+    of_job = ("request", "state", "plan", "index", "cuts", "progress", "report")
+    for name in (POOL, *(f"{JOBS}/{name}.json" for name in of_job)):
+        now, then = (json.loads((store / name).read_bytes()) for store in (tmp_path / "store", release / "succeeded"))
         assert set(fields(now)) <= set(fields(then)), name
 
 
@@ -131,6 +145,20 @@ def fields(value: Any, path: str = "") -> Iterator[str]:
 
 
 # ---- later releases ----
+
+
+@pytest.mark.parametrize(("change", "known"), [(b'"grain": 2, ', ["echo"]), (b'"schema_version": 2, "schema": ', [])])
+async def test_what_a_later_release_knows_of_a_pool_counts_where_it_can_be_read(
+    release: Path, change: bytes, known: list[str], tmp_path: Path
+):
+    restored(release, "succeeded", tmp_path)
+    record = (tmp_path / "store" / POOL).read_bytes()
+    later = record[:1] + change + record[1:] if known else record.replace(b'"schema_version": ', change)
+    (tmp_path / "store" / POOL).write_bytes(later)
+    process = gateway(tmp_path, "127.0.0.1:1")
+    async with running(process), GatewayClient(process.address) as client:
+        assert [model.name for model in (await client.models()).models] == known
+    assert (tmp_path / "store" / POOL).read_bytes() == later
 
 
 @pytest.mark.parametrize("name", ["request", "state", "plan"])

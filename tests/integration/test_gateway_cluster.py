@@ -220,6 +220,24 @@ async def test_workers_are_replaced_while_a_job_runs(clip: Path, undisturbed: st
         assert [given.count(worker.ready["pid"]) for worker in it.workers[:2]] == [1, 1]
 
 
+async def test_a_gateway_that_starts_while_a_pool_is_empty_takes_its_jobs(clip: Path, undisturbed: str, tmp_path: Path):
+    async with rig(tmp_path, clip) as it:
+        client = it.clients[0]
+        await it.say(0, "")
+        await it.seen(gone=1)
+        await it.workers[0].kill()
+        assert await it.gateways[0].end(signal.SIGTERM) == 0
+        await it.gateways[0].restart()
+        (model,) = (await client.models()).models
+        assert (model.name, model.ready, list(model.pools)) == ("echo", False, ["echo"])
+        planned = await client.plan_job(request(it.upload))
+        await client.create_job(request(it.upload), "job")
+        waiting = await until(client, "job", lambda job: job.progress.stage == "waiting")
+        assert (planned.frames, waiting.state) == (FRAMES, pb.JOB_STATE_PLANNING)
+        await it.add()
+        assert (await it.ended(client)).result.sha256 == undisturbed
+
+
 async def test_a_job_goes_on_after_the_api_server_was_away(clip: Path, undisturbed: str, tmp_path: Path):
     async with rig(tmp_path, clip) as it:
         await it.begun()

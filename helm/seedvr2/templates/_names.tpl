@@ -78,6 +78,11 @@ annotations:
 {{- ceil (float64 .) | int -}}
 {{- end -}}
 
+{{- /* How long a pool's first worker may take: a node, an image and a model, then its start. A pool's settings. */ -}}
+{{- define "seedvr2.coldStartSeconds" -}}
+{{- add (include "seedvr2.seconds" .startupSeconds | int) 1800 -}}
+{{- end -}}
+
 {{- /* The name of a component's service account. Dict: root, component, account. */ -}}
 {{- define "seedvr2.serviceAccount" -}}
 {{- if .account.create -}}

@@ -46,6 +46,9 @@ class Finder(Protocol):
             SettingsError: it can't ever find any like this.
         """
 
+    def pools(self) -> frozenset[str]:
+        """Pools that it knows by name now, with workers or without."""
+
 
 def joined(found: Sequence[Sequence[Endpoint]]) -> dict[str, Endpoint]:
     """What several finders found, by address; who comes first knows better."""
@@ -78,3 +81,7 @@ class Listed:
     async def run(self, show: Show) -> None:
         """See :class:`Finder`."""
         show(self._endpoints)
+
+    def pools(self) -> frozenset[str]:
+        """See :class:`Finder`."""
+        return frozenset(endpoint.pool for endpoint in self._endpoints if endpoint.pool)

@@ -57,6 +57,10 @@ class Named:
                 self._shown = found
             await asyncio.sleep(self._resolve_s)
 
+    def pools(self) -> frozenset[str]:
+        """See :class:`Finder`."""
+        return frozenset({self._name.pool} if self._name.pool else ())
+
     async def _look_up(self) -> list[str] | None:
         """Addresses; None where the name service doesn't know, so that what was found last still stands."""
         try:

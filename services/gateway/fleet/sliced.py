@@ -6,7 +6,7 @@ from services.common.errors import ClusterForbidden, SettingsError
 from services.gateway.cluster.api import ClusterApi, Object
 from services.gateway.cluster.mirror import Mirror
 from services.gateway.fleet.endpoints import Endpoint, Show
-from services.gateway.fleet.slices import endpoints_of
+from services.gateway.fleet.slices import endpoints_of, pools_of
 
 
 class Sliced:
@@ -17,12 +17,13 @@ class Sliced:
         self._selector = selector
         self._events = events
         self._shown: list[Endpoint] | None = None
+        self._pools: frozenset[str] = frozenset()
 
     async def run(self, show: Show) -> None:
         """See :class:`Finder`."""
 
         def changed(slices: list[Object]) -> None:
-            found = endpoints_of(slices)
+            found, self._pools = endpoints_of(slices), pools_of(slices)
             if found != self._shown:
                 show(found)
             self._shown = found
@@ -32,3 +33,7 @@ class Sliced:
             await Mirror(self._api, path, self._selector, on_change=changed, events=self._events).run()
         except ClusterForbidden as error:
             raise SettingsError(error.message) from error
+
+    def pools(self) -> frozenset[str]:
+        """See :class:`Finder`."""
+        return self._pools

@@ -42,12 +42,16 @@ def endpoints_of(slices: Iterable[dict[str, Any]]) -> list[Endpoint]:
     return [by_address[address] for address in sorted(by_address)]
 
 
+def pools_of(slices: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Pools that have a Service; one that is scaled to nothing leaves a slice without endpoints."""
+    return frozenset(filter(None, map(_pool, slices)))
+
+
 def _sightings(found: dict[str, Any]) -> Iterable[_Sighting]:
     port, family = _port(found), found.get("addressType")
     if port is None or family not in _FAMILIES:
         return
-    metadata = found["metadata"]
-    pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
+    metadata, pool = found["metadata"], _pool(found)
     for each in found.get("endpoints") or ():
         # More than one address are the same endpoint's; the first is the one to use.
         address = f"{with_brackets(each['addresses'][0])}:{port}"
@@ -56,6 +60,10 @@ def _sightings(found: dict[str, Any]) -> Iterable[_Sighting]:
             pod=uid or address, family=_FAMILIES.index(family), version=int(metadata["resourceVersion"]),
             endpoint=_endpoint(address, pool, uid, each.get("conditions") or {}),
         )  # fmt: skip
+
+
+def _pool(found: dict[str, Any]) -> str:
+    return str((found["metadata"].get("labels") or {}).get(POOL_LABEL, ""))
 
 
 def _endpoint(address: str, pool: str, uid: str, conditions: dict[str, bool | None]) -> Endpoint:

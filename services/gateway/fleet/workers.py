@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterable, Callable, Sequence
-from dataclasses import replace
 
 from services.common.errors import SettingsError, WorkerUnavailable
 from services.common.media import Packet, SpanTask
@@ -29,7 +28,6 @@ class Fleet:
         self._stall_s = stall_s
         self._found: list[Sequence[Endpoint]] = [()] * len(finders)
         self._members: dict[str, Member] = {}
-        self._last_of_pool: dict[str, WorkerView] = {}
         self._listeners: list[Callable[[], None]] = []
         self._finding: list[asyncio.Task[None]] = []
         self._leaving: dict[asyncio.Task[None], Member] = {}
@@ -63,10 +61,12 @@ class Fleet:
         await asyncio.gather(*(member.aclose() for member in members))
 
     def views(self) -> list[WorkerView]:
-        """See :class:`Workers`. A pool that has nobody left is still known for what its last worker served."""
-        there = [member.view for member in self._members.values()]
-        known = {view.pool for view in there if view.status is not None}
-        return there + [view for pool, view in self._last_of_pool.items() if pool not in known]
+        """See :class:`Workers`."""
+        return [member.view for member in self._members.values()]
+
+    def pools(self) -> frozenset[str]:
+        """Pools that a finder knows by name, with workers or without."""
+        return frozenset().union(*(finder.pools() for finder in self._finders))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """See :class:`Workers`."""
@@ -120,9 +120,6 @@ class Fleet:
 
     def _part_with(self, address: str, member: Member) -> None:
         del self._members[address]
-        if member.view.status is not None:
-            gone = replace(member.view, known_as="gone", detail="nobody is left of its pool")
-            self._last_of_pool[gone.pool] = gone
         leaving = asyncio.create_task(member.leave())
         self._leaving[leaving] = member
         leaving.add_done_callback(self._leaving.pop)

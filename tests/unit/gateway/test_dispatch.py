@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import FingerprintChanged, WorkerUnavailable
-from services.gateway.dispatch import Dispatcher, Patience, best_offer, candidate_of
+from services.gateway.dispatch import Asking, Dispatcher, Patience, best_offer, candidate_of
 from services.gateway.keys import Ref
 from services.gateway.ports import WorkerView
 from services.gateway.scheduler import Work
@@ -92,24 +92,25 @@ async def test_patience_with_another_fingerprint_ends():
 async def test_an_offer_is_waited_for():
     workers = Listed()
     dispatcher = Dispatcher(workers, PATIENT)
-    offer = asyncio.create_task(dispatcher.offer("nano", "", "", lambda: workers.become(view(megapixels_per_second=2.0))))
+    offer = asyncio.create_task(dispatcher.offer(Asking(model="nano"), lambda: workers.become(view(megapixels_per_second=2.0))))
     assert (await offer).megapixels_per_second == 2.0
 
 
 async def test_no_offer_comes_after_the_wait():
     with pytest.raises(WorkerUnavailable, match="in the pool q"):
-        await Dispatcher(Listed(view()), Patience(worker_wait_s=0, fingerprint_wait_s=0)).offer("nano", "q", "", lambda: None)
+        hurried = Dispatcher(Listed(view()), Patience(worker_wait_s=0, fingerprint_wait_s=0))
+        await hurried.offer(Asking(model="nano", pool="q"), lambda: None)
 
 
 async def test_an_offer_of_workers_that_have_an_encoder_is_waited_for():
     workers = Listed(view("a"))
     dispatcher = Dispatcher(workers, PATIENT)
     able = view("b", encoders=("h264_nvenc",))
-    offer = asyncio.create_task(dispatcher.offer("nano", "", "nvenc", lambda: workers.become(view("a"), able)))
+    offer = asyncio.create_task(dispatcher.offer(Asking(model="nano", encoder="nvenc"), lambda: workers.become(view("a"), able)))
     assert ((await offer).encoders, (await offer).workers) == (("h264_nvenc",), 1)
     hurried = Dispatcher(Listed(view("a")), Patience(worker_wait_s=0, fingerprint_wait_s=0))
     with pytest.raises(WorkerUnavailable, match="serves nano and has NVENC"):
-        await hurried.offer("nano", "", "nvenc", lambda: None)
+        await hurried.offer(Asking(model="nano", encoder="nvenc"), lambda: None)
 
 
 async def test_a_span_whose_encoder_left_waits_for_a_worker_that_has_it():

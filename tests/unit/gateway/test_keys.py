@@ -1,5 +1,6 @@
 from services.gateway import keys
 from services.gateway.keys import Ref
+from services.gateway.store.base import check_key
 
 
 def test_what_two_owners_call_the_same_has_different_keys():
@@ -13,3 +14,11 @@ def test_what_two_owners_call_the_same_has_different_keys():
 def test_marks_tell_the_jobs_that_they_belong_to():
     marked = [Ref("local", "a"), Ref("b", "a")]
     assert keys.marked([*map(keys.active, marked), "active/stray"]) == marked
+
+
+def test_a_pool_has_a_key_whatever_its_name():
+    assert keys.pool("7b-8gpu") == "gateways/pools/7b-8gpu.json"
+    others = ["", "../x", "A", ".", "a/b", "p" * 300]
+    assert len({keys.pool(name) for name in others}) == len(others)
+    for name in ("p", *others):
+        check_key(keys.pool(name))

@@ -7,7 +7,7 @@ import pytest
 from services.common.errors import InvalidOption, InvalidVideo, NotSupported
 from services.common.plan import plan_from_json, plan_to_json
 from services.gateway.job_request import JobRequest
-from services.gateway.planning import frame_range, make_plan, output_size
+from services.gateway.planning import expected_megapixels, frame_range, make_plan, output_size
 from services.gateway.source import ARCHIVE
 from tests.unit.gateway.examples import LIMITS, OFFER, index, info
 
@@ -74,6 +74,13 @@ def test_a_plan_covers_the_range_with_spans_and_segments():
     assert max(s.frames for s in plan.spans) <= 100
     assert (summary.spans, summary.segments) == (len(plan.spans), len(plan.segments))
     assert plan_from_json(plan_to_json(plan)) == plan
+
+
+def test_a_job_is_as_large_before_it_is_planned_as_afterwards():
+    asked = request(scale=2.0, frames=(10, 30))
+    planned = plan_of(scale=2.0, frames=(10, 30))[1]
+    expected = expected_megapixels(asked, info(), index(50), LIMITS)
+    assert expected == planned.frames * planned.width * planned.height / 1e6 == 20 * 1280 * 720 / 1e6
 
 
 def test_a_plan_takes_the_models_and_the_requests_word():

@@ -20,6 +20,11 @@ def test_where_a_name_has_addresses_of_both_families_one_counts():
     assert hosts_of(found("fd00::1")) == ["fd00::1"]
 
 
+def test_a_name_without_an_address_still_names_its_pool():
+    assert Named(Name(host="workers.invalid", port=5, pool="gpu"), resolve_s=1).pools() == {"gpu"}
+    assert Named(Name(host="workers.invalid", port=5), resolve_s=1).pools() == frozenset()
+
+
 async def first_look(name: Name) -> list[Endpoint]:
     shown: asyncio.Queue[list[Endpoint]] = asyncio.Queue()
     looking = asyncio.create_task(Named(name, resolve_s=0.01).run(lambda endpoints: shown.put_nowait(list(endpoints))))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.gateway.fleet.endpoints import Endpoint
-from services.gateway.fleet.slices import endpoints_of
+from services.gateway.fleet.slices import endpoints_of, pools_of
 from tests.fakes.kubernetes.cluster import pod
 
 RECORDED = Path(__file__).parents[3] / "fakes/kubernetes/recorded/endpointslices_watch.jsonl"
@@ -47,6 +47,11 @@ def test_a_slice_without_endpoints_or_ports_has_no_workers():
     assert (
         endpoints_of([a_slice(endpoints=None), a_slice(pod("10.0.0.1"), ports=None), a_slice(pod("x"), addressType="FQDN")]) == []
     )
+
+
+def test_a_pool_without_workers_is_known_by_its_service():
+    unlabelled = {"metadata": {"name": "s", "resourceVersion": "1"}, "addressType": "IPv4"}
+    assert pools_of([a_slice(), a_slice(ports=None, endpoints=None), unlabelled]) == {"gpu"}
 
 
 def test_what_is_not_said_of_a_condition_means_ready():

@@ -8,7 +8,7 @@ import pytest
 
 from services.common.errors import SettingsError, WorkerUnavailable
 from services.common.plan import Segment
-from services.gateway.fleet.endpoints import Endpoint, Finder, Show
+from services.gateway.fleet.endpoints import Endpoint, Finder, Listed, Show
 from services.gateway.fleet.workers import Fleet
 from tests.integration.echo_worker import EchoSettings
 from tests.unit.gateway.fleet.serving import TASK, packets, restore, serving
@@ -24,6 +24,9 @@ class Told:
         self.show = show
         show([])
         await asyncio.Event().wait()
+
+    def pools(self) -> frozenset[str]:
+        return frozenset({"told"})
 
 
 @contextlib.asynccontextmanager
@@ -98,20 +101,9 @@ async def test_a_worker_that_is_found_no_more_gets_nothing_new():
             await restore(workers, address)
 
 
-async def test_a_pool_that_has_nobody_left_is_still_known_for_what_it_served():
-    told = Told()
-    async with serving() as address, serving() as other, fleet(told) as workers:
-        told.show([Endpoint(address=address), Endpoint(address=other)])
-        await until(lambda: set(states(workers).values()) == {"ready"})
-        told.show([Endpoint(address=other)])
-        assert states(workers) == {other: "ready"}
-        told.show([])
-        assert states(workers) == {other: "gone"}
-        view = workers.views()[0]
-        assert view.status is not None
-        assert view.status.models[0].name == "echo"
-        told.show([Endpoint(address=address)])
-        await until(lambda: states(workers) == {address: "ready"})
+async def test_a_fleet_knows_the_pools_that_its_finders_know():
+    async with fleet(Listed([Endpoint(address="127.0.0.1:1", pool="p"), Endpoint(address="127.0.0.1:2")]), Told()) as workers:
+        assert workers.pools() == {"p", "told"}
 
 
 async def test_another_pod_at_the_same_address_is_another_worker():
@@ -121,7 +113,7 @@ async def test_another_pod_at_the_same_address_is_another_worker():
             told.show([Endpoint(address=address, identity="old", pool="p")])
             await until(lambda: states(workers) == {address: "ready"})
         told.show([Endpoint(address=address, identity="new", pool="p", ready=False)])
-        view = next(view for view in workers.views() if view.state != "gone")
+        (view,) = workers.views()
         assert (view.status, view.detail, view.state) == (None, "not asked yet", "starting")
 
 
@@ -150,6 +142,9 @@ class Impossible:
     async def run(self, show: Callable[[Sequence[Endpoint]], None]) -> None:
         raise SettingsError("not like this")
 
+    def pools(self) -> frozenset[str]:
+        return frozenset()
+
 
 async def test_a_fleet_whose_finder_is_set_up_wrong_does_not_start():
     workers = Fleet([Told(), Impossible()], poll_s=1, stall_s=1)
@@ -165,4 +160,4 @@ async def test_listeners_hear_of_who_comes_and_goes():
         told.show([Endpoint(address=address)])
         await until(lambda: {address: "ready"} in heard)
         told.show([])
-        assert heard[-1] == {address: "gone"}
+        assert heard[-1] == {}
