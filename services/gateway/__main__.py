@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common import tracing
 from services.common.addresses import parse_networks
-from services.common.errors import SettingsError, StoreUnavailable
+from services.common.errors import SettingsError, StoreFull, StoreUnavailable
 from services.common.logs import setup_logging
 from services.common.metrics import GatewayMetrics, serve_metrics
 from services.common.otlp import PREFIX as TRACING_PREFIX
@@ -140,7 +140,7 @@ def main() -> None:
         recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "gateway", version())
         with tracing.start_recording(recorder):
             asyncio.run(serve(settings, s3, identity, web, buckets, Path(settings.store_directory).absolute()))
-    except (SettingsError, StoreUnavailable) as error:
+    except (SettingsError, StoreFull, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
 

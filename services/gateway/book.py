@@ -117,7 +117,10 @@ class JobBook:
         # Marked first: a job that was accepted and that nobody looks after would be lost.
         await records.mark(self._store, job.ref)
         await records.write_request(self._store, job)
-        self._memory.keep(Entry(job, None, time.monotonic()))
+        known = self._memory.get(job.ref)
+        if known is None or known.job.created_at != job.created_at:
+            self._memory.keep(Entry(job, None, time.monotonic()))
+        # Otherwise somebody who looked after marked jobs has found it already, and perhaps drives it.
         return job
 
     def get(self, ref: Ref) -> Job:

@@ -38,6 +38,12 @@ async def remove_job(store: Store, book: JobBook, ref: Ref) -> None:
     await finish_removal(store, book, ref)
 
 
+async def is_beginning(store: Store, ref: Ref) -> bool:
+    """Whether a marked job of which nothing is written may be one that is just being created."""
+    age_s = await _age_s(store, keys.active(ref))
+    return age_s is not None and age_s < _CREATION_S
+
+
 async def finish_removal(store: Store, book: JobBook, ref: Ref) -> bool:
     """Remove what is left of a job that was being removed; False where it is none, or may be one that is just being created.
 

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from services.common import tracing
-from services.common.errors import JobNotFound, NewerRelease, ServiceError, Unavailable
+from services.common.errors import JobNotFound, NewerRelease, ServiceError, StoreFull, Unavailable
 from services.common.metrics import GatewayMetrics
 from services.gateway import records
 from services.gateway.book import JobBook
-from services.gateway.cleaning import finish_removal
+from services.gateway.cleaning import finish_removal, is_beginning
 from services.gateway.jobs import State
 from services.gateway.keys import Ref
+from services.gateway.outages import log_failure
 from services.gateway.ports import Lease, Leases
 from services.gateway.restore import Restorer
 from services.gateway.store.base import Store
@@ -109,14 +110,19 @@ class Driver:
             if lease is None:
                 await self._book.look(ref, latest=True)
                 return
+            gone = False
             try:
                 await self._run_under(lease)
+            except JobNotFound:
+                # Deleted between the look and the lease, which is a new one then.
+                gone = True
+                raise
             finally:
-                await finished(self._let_go(lease))
+                await finished(self._let_go(lease, gone=gone))
         except JobNotFound:
             _log.info("a job was deleted meanwhile", extra={"job_id": ref.id, "owner": ref.owner})
-        except ServiceError:
-            _log.exception("a job can't be taken up yet", extra={"job_id": ref.id, "owner": ref.owner})
+        except ServiceError as error:
+            log_failure(_log, "a job can't be taken up yet", error, job_id=ref.id, owner=ref.owner)
         finally:
             self._tasks.pop(ref, None)
 
@@ -137,7 +143,7 @@ class Driver:
                 del self._fences[job.ref]
                 self._count(job.ref)
 
-    async def _let_go(self, lease: Lease) -> None:
+    async def _let_go(self, lease: Lease, *, gone: bool) -> None:
         ref = lease.ref
         self._book.drive(ref, False)
         job = self._book.find(ref)
@@ -146,10 +152,10 @@ class Driver:
                 if not self._book.is_shared(ref):
                     await self._book.share(ref)
                 await records.unmark(self._store, ref)
-        except ServiceError:
-            _log.exception("the mark of a job stays", extra={"job_id": ref.id, "owner": ref.owner})
+        except ServiceError as error:
+            log_failure(_log, "the mark of a job stays", error, job_id=ref.id, owner=ref.owner)
         finally:
-            await self._leases.release(lease)
+            await self._leases.release(lease, forget=gone)
 
     def _count(self, ref: Ref) -> None:
         job = self._book.find(ref)
@@ -172,17 +178,28 @@ class Driver:
             await self._leases.freed(self._settings.adopt_s)
             try:
                 await self.adopt()
-            except ServiceError:
-                _log.exception("can't look for jobs that nobody drives")
+            except ServiceError as error:
+                log_failure(_log, "can't look for jobs that nobody drives", error)
 
     async def _look_after(self, ref: Ref) -> None:
+        """A marked job that nobody drives here; its creation, its end or its deletion was perhaps interrupted."""
         job = self._book.find(ref)
+        if job is not None and not job.state.ended:
+            return
+        try:
+            await self._look_again(ref)
+        except StoreFull as error:
+            # The other jobs go on.
+            log_failure(_log, "what is left of a job can't be removed yet", error, job_id=ref.id, owner=ref.owner)
+
+    async def _look_again(self, ref: Ref) -> None:
+        # Before the look: what is written afterwards is a job that was just created.
+        written = await records.is_written(self._store, ref)
+        job = await self._book.seek(ref)
         if job is not None and job.state.ended:
-            job = await self._book.seek(ref)
-        if job is None:
-            await self._finish_removal(ref)
-        elif job.state.ended:
             await self._unmark(ref)
+        elif job is None and (written or not await is_beginning(self._store, ref)):
+            await self._finish_removal(ref)
 
     async def _unmark(self, ref: Ref) -> None:
         """Whoever ended a job could not say that nothing is left to do."""
@@ -219,8 +236,8 @@ class Driver:
             await asyncio.sleep(self._settings.share_s)
             try:
                 await self.share()
-            except ServiceError:
-                _log.exception("can't tell other gateways about jobs")
+            except ServiceError as error:
+                log_failure(_log, "can't tell other gateways about jobs", error)
 
     async def _share(self, ref: Ref, marked: bool) -> None:
         if not marked:

@@ -1,8 +1,9 @@
-"""How long a job waits for a store that fails. Pure; the clock is an argument."""
+"""How long a job waits for a store that fails, and how outages are told. The clock is an argument."""
 
+import logging
 from dataclasses import dataclass
 
-from services.common.errors import StoreUnavailable
+from services.common.errors import StoreFull, StoreUnavailable, Unavailable
 from services.gateway.jobs import Job, State
 from services.gateway.progress import Progress
 
@@ -49,6 +50,14 @@ class Outage:
             raise error
         pause_s, self.pause_s = self.pause_s, min(2 * self.pause_s, _LONGEST_PAUSE_S)
         return pause_s
+
+
+def log_failure(log: logging.Logger, what: str, error: BaseException, **extra: object) -> None:
+    """Tell of something that failed and is done again later: an outage in a line, anything else with its traceback."""
+    if isinstance(error, (Unavailable, StoreFull)):
+        log.warning("%s: %s", what, error.message, extra=extra)
+    else:
+        log.error(what, exc_info=error, extra=extra)
 
 
 def step_of(job: Job, progress: Progress) -> Step:

@@ -233,5 +233,8 @@ class Leases(Protocol):
     async def release(self, lease: Lease, *, forget: bool = False) -> None:
         """Give it back; ``forget`` where its job is gone. One that was lost is fine."""
 
+    async def jobs(self) -> list[Ref]:
+        """Which have a lease, whoever has it; also jobs that are gone. Raises Unavailable."""
+
     async def freed(self, within_s: float) -> None:
         """Return when jobs may have lost their driver, or after ``within_s`` seconds."""

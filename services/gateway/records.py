@@ -60,6 +60,15 @@ async def read_again(store: Store, job: Job) -> Stored | None:
     return await read_job(store, job.ref)
 
 
+async def is_written(store: Store, ref: Ref) -> bool:
+    """Whether there is a job, or what is left of one that is being deleted."""
+    try:
+        await store.size(keys.job(ref, "request.json"))
+    except NotFound:
+        return False
+    return True
+
+
 async def write_request(store: Store, job: Job) -> None:
     """Write a new job down. Raises AlreadyExists."""
     await store.put(keys.job(job.ref, "request.json"), request_to_json(job), if_absent=True)

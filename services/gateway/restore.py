@@ -33,7 +33,7 @@ from services.gateway.dispatch import Asking, Dispatcher
 from services.gateway.identity.usage import UsageBook
 from services.gateway.jobs import Job, State
 from services.gateway.keys import Ref
-from services.gateway.outages import Outage, step_of
+from services.gateway.outages import Outage, log_failure, step_of
 from services.gateway.outputs import kept
 from services.gateway.outside import Outside
 from services.gateway.planning import PlanLimits, expected_megapixels, frame_range, make_plan
@@ -272,8 +272,8 @@ class Restorer:
             except WrongState:
                 # Cancelled meanwhile, or somebody else's by now.
                 return
-            except (StoreUnavailable, StoreFull):
-                _log.exception("the end of a job can't be written yet", extra={"pause_s": pause_s})
+            except (StoreUnavailable, StoreFull) as outage:
+                log_failure(_log, "the end of a job can't be written yet", outage, pause_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

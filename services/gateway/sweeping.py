@@ -14,6 +14,7 @@ from services.gateway.cleaning import stored_plan
 from services.gateway.control import JobControl
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
+from services.gateway.outages import log_failure
 from services.gateway.ports import Leases
 from services.gateway.store.base import Store
 from services.gateway.tasks import finished, for_each, unless
@@ -75,12 +76,12 @@ class Sweeper:
         while True:
             try:
                 await self._sweep_alone()
-            except ServiceError:
-                _log.exception("what has expired can't be removed now")
+            except ServiceError as error:
+                log_failure(_log, "what has expired can't be removed now", error)
             await asyncio.sleep(self._settings.sweep_s)
 
     async def sweep(self) -> None:
-        """Look at everything once. Raises StoreUnavailable."""
+        """Look at everything once. Raises Unavailable."""
         await self._store.tidy()
         for owner in await records.owners(self._store):
             # Listed before any plan is read: whatever is stored later has a plan that is not looked at here.
@@ -92,6 +93,7 @@ class Sweeper:
                 # A plan of a later release says of no segment that it isn't needed.
                 with contextlib.suppress(NewerRelease):
                     await self._sweep_segments(owner, set(spans), known.jobs)
+        await self._sweep_leases()
 
     async def _sweep_alone(self) -> None:
         lease = await self._leases.acquire(_SWEEP)
@@ -135,10 +137,15 @@ class Sweeper:
             await self._remove_job(job)
 
     async def _mark(self, ref: Ref) -> None:
-        with contextlib.suppress(NotFound):
+        if not await self._is_marked(ref):
+            await records.mark(self._store, ref)
+
+    async def _is_marked(self, ref: Ref) -> bool:
+        try:
             await self._store.size(keys.active(ref))
-            return
-        await records.mark(self._store, ref)
+        except NotFound:
+            return False
+        return True
 
     async def _remove_job(self, job: Job) -> None:
         try:
@@ -146,8 +153,8 @@ class Sweeper:
         except (JobNotFound, WrongState):
             # Removed, or retried, in this moment.
             return
-        except ServiceError:
-            _log.exception("a job that has expired can't be removed", extra={"job_id": job.job_id, "owner": job.owner})
+        except ServiceError as error:
+            log_failure(_log, "a job that has expired can't be removed", error, job_id=job.job_id, owner=job.owner)
             return
         self._count("job", job.ref)
 
@@ -201,6 +208,29 @@ class Sweeper:
             for name in names:
                 await self._store.delete(name)
             self._count("leftover", Ref(owner, span))
+
+    # ---- leases ----
+
+    async def _sweep_leases(self) -> None:
+        """Forget those whose job is gone: whoever deleted it was killed before it came to that, or had lost touch with them."""
+        leased = set(await self._leases.jobs()) - {_SWEEP}
+        for owner in {ref.owner for ref in leased}:
+            leased.difference_update(await records.job_refs(self._store, owner))
+        leased.difference_update(await records.marked(self._store))
+        await for_each(leased, self._forget_lease, at_once=_AT_ONCE)
+
+    async def _forget_lease(self, ref: Ref) -> None:
+        lease = await self._leases.acquire(ref)
+        if lease is None:
+            return
+        gone = False
+        try:
+            # A job that is just being created is marked first, and driven last, with a lease that begins anew.
+            gone = not (await self._is_marked(ref) or await self._store.keys(keys.job(ref, "")))
+        finally:
+            await finished(self._leases.release(lease, forget=gone))
+        if gone:
+            self._count("lease", ref)
 
     # ---- time ----
 

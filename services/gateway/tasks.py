@@ -6,6 +6,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from services.gateway.outages import log_failure
+
 T = TypeVar("T")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
@@ -58,5 +60,5 @@ async def finished(work: Coroutine[Any, Any, R]) -> R:
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()):
             # Nobody else hears of it.
-            _log.warning("what a caller who went away had begun failed", exc_info=error)
+            log_failure(_log, "what a caller who went away had begun failed", error)
         raise

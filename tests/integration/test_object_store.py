@@ -15,6 +15,7 @@ from services.common.errors import ServiceError
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway.store.s3.store import S3Store
 from tests.clips import make
+from tests.fault_proxy import Fault, FaultProxy
 from tests.integration.gateway_calls import downloaded, read_all
 from tests.integration.processes import gateway, running
 from tests.integration.rig import rig, undisturbed_sha256
@@ -109,6 +110,27 @@ async def test_a_job_waits_through_an_outage_that_is_longer_than_any_retry_and_s
         await asyncio.to_thread(server.start)
         job = await it.end()
         assert job.result.sha256 == undisturbed
+
+
+async def test_a_gateway_that_starts_while_the_store_is_full_answers_and_goes_on_once_there_is_room(
+    server: SeaweedFS, clip: Path, undisturbed: str, tmp_path: Path
+):
+    proxy = FaultProxy(server.s3.endpoint.removeprefix("http://"), http=True)
+    async with proxy.listening():
+        s3 = server.s3.settings(tmp_path / "s3", endpoint=f"http://{proxy.address}", lifecycle=True)
+        async with rig(tmp_path, clip, settings={"s3": s3}) as it:
+            await it.begun()
+            await it.gateway.kill()
+            it.hold.unlink()
+            proxy.set(Fault(status=507, only="^(PUT|POST) "))
+            await it.gateway.restart()
+            assert (await it.client.get_job("job")).state == pb.JOB_STATE_RESTORING
+            async with asyncio.timeout(60):
+                while "a job can't be taken up yet: The object store is full" not in it.gateway.log:
+                    await asyncio.sleep(0.1)
+            proxy.set()
+            assert (await it.end()).result.sha256 == undisturbed
+            assert "Traceback" not in it.gateway.log
 
 
 async def test_a_gateway_that_is_killed_in_the_middle_of_an_upload_kept_what_it_acknowledged(server: SeaweedFS, tmp_path: Path):

@@ -16,15 +16,25 @@ from services.gateway.cluster.mirror import Mirror
 from services.gateway.keys import Ref
 from services.gateway.leases.others import Others
 from services.gateway.leases.presence import Presence
-from services.gateway.leases.records import LeaseTimes, Names, holder_of, new_job_lease, released, taken, token_of, version_of
+from services.gateway.leases.records import (
+    FIRST_TOKEN,
+    LeaseTimes,
+    Names,
+    holder_of,
+    job_of,
+    new_job_lease,
+    released,
+    taken,
+    token_of,
+    version_of,
+)
 from services.gateway.ports import Lease
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 # A gateway that adopts a thousand jobs must not flood the API server.
 _CALLS = 8
-_GIVE_BACK_S = 2.0
-_SILENCE_S = 5.0
+_GIVE_BACK_S = _SILENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +125,14 @@ class KubernetesLeases:
         except ClusterUnavailable as error:
             # This gateway can take it again, others can when it is gone.
             _log.warning("a lease can't be given back now: %s", error.message, extra={"job_id": lease.ref.id})
-            self._silent_until = asyncio.get_running_loop().time() + _SILENCE_S
+
+    async def jobs(self) -> list[Ref]:
+        """See :class:`Leases`."""
+        try:
+            records, _ = await self._api.list_all(self._names.collection, self._names.jobs)
+        except WrongState as error:
+            raise ClusterUnavailable(f"The Kubernetes API lost a list in its middle: {error.message}") from error
+        return sorted(ref for record in records if (ref := job_of(record)))
 
     async def freed(self, within_s: float) -> None:
         """See :class:`Leases`."""
@@ -129,10 +146,15 @@ class KubernetesLeases:
             # A gateway that stops must not wait for an answer once for each job.
             raise ClusterUnavailable("The Kubernetes API didn't answer just now.")
         path = self._names.path(self._names.job(lease.ref))
-        if forget:
-            await self._api.delete(path, version=version_of(lease.record), timeout_s=_GIVE_BACK_S)
-        else:
-            await self._api.replace(path, released(lease.record), timeout_s=_GIVE_BACK_S)
+        try:
+            if forget:
+                await self._api.delete(path, version=version_of(lease.record), timeout_s=_GIVE_BACK_S)
+            else:
+                await self._api.replace(path, released(lease.record), timeout_s=_GIVE_BACK_S)
+        except ClusterUnavailable:
+            # Only what was asked counts: who gives back often would otherwise never ask again.
+            self._silent_until = asyncio.get_running_loop().time() + _SILENCE_S
+            raise
 
     async def _watch(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -183,7 +205,8 @@ class KubernetesLeases:
     async def _undo(self, acquiring: asyncio.Task[KubernetesLease | None]) -> None:
         lease = await acquiring
         if lease is not None:
-            await self.release(lease)
+            # One that nobody had before is made away with: its job may be gone by now.
+            await self.release(lease, forget=lease.token == FIRST_TOKEN)
 
     def _is_held_elsewhere(self, ref: Ref) -> bool:
         record = self._seen.find(self._names.job(ref))

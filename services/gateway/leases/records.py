@@ -18,6 +18,9 @@ _JOB_ANNOTATION = "seedvr2.io/job"
 # Half of a SHA-256 is enough to tell jobs apart, and fits a name.
 _DIGITS = 32
 
+FIRST_TOKEN = 1
+"""Of a job's first lease."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
@@ -86,7 +89,7 @@ def renewed(record: dict[str, Any], now: float) -> dict[str, Any]:
 
 def new_job_lease(names: Names, ref: Ref, holder: str, now: float) -> dict[str, Any]:
     """A job's first lease, held."""
-    spec = {"holderIdentity": holder, "leaseTransitions": 1, "acquireTime": _stamp(now)}
+    spec = {"holderIdentity": holder, "leaseTransitions": FIRST_TOKEN, "acquireTime": _stamp(now)}
     body = _body(names, names.job(ref), "job", spec)
     body["metadata"]["annotations"] = {_JOB_ANNOTATION: f"{ref.owner}/{ref.id}"}
     return body
@@ -105,6 +108,12 @@ def released(record: dict[str, Any]) -> dict[str, Any]:
 def holder_of(record: dict[str, Any]) -> str:
     """Who holds it; empty: nobody."""
     return str(record["spec"].get("holderIdentity") or "")
+
+
+def job_of(record: dict[str, Any]) -> Ref | None:
+    """Whose lease it is; None where it doesn't say so, and is none of ours."""
+    owner, _, job_id = str(record["metadata"].get("annotations", {}).get(_JOB_ANNOTATION, "")).partition("/")
+    return Ref(owner, job_id) if owner and job_id else None
 
 
 def token_of(record: dict[str, Any]) -> int:

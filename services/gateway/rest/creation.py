@@ -15,6 +15,7 @@ from services.common.http.headers import whole_header
 from services.gateway.job_request import JobRequest
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
+from services.gateway.outages import log_failure
 from services.gateway.rest.backend import Backend, mine
 from services.gateway.rest.bodies import content_type, json_object, whole_body
 from services.gateway.rest.decoder import FILES, decode_request
@@ -100,8 +101,8 @@ class Creation:
             await self._backend.uploads.delete(upload)
         except (NotFound, WrongState):
             return
-        except ServiceError:
-            _log.exception("an upload can't be removed", extra={"upload_id": upload.id})
+        except ServiceError as error:
+            log_failure(_log, "an upload can't be removed", error, upload_id=upload.id)
 
 
 def _job_id(key: str) -> str:

@@ -88,7 +88,7 @@ class Store(Protocol):
         """
 
     async def tidy(self) -> None:
-        """Remove unfinished files that processes of this machine left behind when they were killed."""
+        """Remove what processes left behind when they were killed: unfinished files of this machine, and what they tried out."""
 
     async def require_space(self, size_bytes: int = 0) -> None:
         """Raises StoreFull where ``size_bytes`` more don't fit."""

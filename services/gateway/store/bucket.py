@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 
-from services.common.errors import SettingsError, StoreUnavailable
+from services.common.errors import SettingsError, StoreFull, StoreUnavailable
 from services.common.settings import read_settings
 from services.gateway.store.s3.settings import PREFIX, S3Settings
 from services.gateway.store.s3.store import S3Store
@@ -28,7 +28,7 @@ def main() -> None:
     """Read the settings, prepare the bucket, and say in one line why that isn't possible."""
     try:
         print("\n".join(asyncio.run(prepare(read_settings(S3Settings, PREFIX, os.environ)))))
-    except (SettingsError, StoreUnavailable) as error:
+    except (SettingsError, StoreFull, StoreUnavailable) as error:
         print(error.message, file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
 

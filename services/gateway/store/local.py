@@ -10,7 +10,7 @@ from pathlib import Path
 from services.common.errors import ChunkOutOfOrder, NotFound, SettingsError, StoreFull
 from services.gateway.store import files
 from services.gateway.store.base import check_key
-from services.gateway.store.threads import in_thread, pieces_of
+from services.gateway.store.threads import in_thread, opened, pieces_of
 
 _PART = ".part"
 
@@ -77,8 +77,7 @@ class LocalStore:
         """See :class:`Store`."""
         path, size = self._path(key), 0
         async with self.scratch("") as draft:
-            # Closing a file writes, too, what it still holds.
-            with files.store_errors(), await in_thread(draft.open, "xb") as file:
+            async with opened(draft, "xb") as file:
                 async for piece in pieces:
                     await self.require_space(len(piece))
                     size += await in_thread(file.write, piece)
@@ -88,7 +87,7 @@ class LocalStore:
 
     async def adopt(self, key: str, path: Path) -> None:
         """See :class:`Store`."""
-        with await in_thread(path.open, "r+b") as file:
+        async with opened(path, "r+b") as file:
             await in_thread(files.sync_file, file)
         await in_thread(files.place, path, self._path(key))
 

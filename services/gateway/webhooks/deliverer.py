@@ -17,6 +17,7 @@ from services.common.watched import Watched
 from services.gateway import jobs, keys
 from services.gateway.jobs import Job
 from services.gateway.keys import Ref
+from services.gateway.outages import log_failure
 from services.gateway.store.base import Store
 from services.gateway.web.client import WebClient
 from services.gateway.web.headers import retry_after_s
@@ -95,8 +96,8 @@ class Webhooks:
         while True:
             try:
                 await self.sweep()
-            except ServiceError:
-                _log.exception("can't look for webhooks to deliver")
+            except ServiceError as error:
+                log_failure(_log, "can't look for webhooks to deliver", error)
             await asyncio.sleep(self._settings.poll_s)
 
     async def close(self) -> None:
@@ -112,8 +113,8 @@ class Webhooks:
                 # Gone, or another gateway's by now.
                 with contextlib.suppress(NotFound, WrongState, AlreadyExists):
                     await self._try(ref)
-        except (ServiceError, ValueError):
-            _log.exception("a webhook can't be tried now", extra={"job_id": ref.id, "owner": ref.owner})
+        except (ServiceError, ValueError) as error:
+            log_failure(_log, "a webhook can't be tried now", error, job_id=ref.id, owner=ref.owner)
         finally:
             self._tasks.pop(ref, None)
 

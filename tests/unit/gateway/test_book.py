@@ -46,6 +46,23 @@ async def test_an_id_is_taken_once(store: LocalStore):
         await JobBook(store).create(job("a"))
 
 
+async def test_a_job_that_is_found_before_its_creation_is_answered_is_the_same(tmp_path: Path):
+    class Slow(LocalStore):
+        """Somebody looks for jobs before its answer is there."""
+
+        async def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            tag = await super().put(key, data, if_absent=if_absent, if_match=if_match)
+            if key.endswith("request.json"):
+                await book.scan()
+                book.drive(ref("a"), True)
+            return tag
+
+    with contextlib.closing(Slow(tmp_path, min_free_bytes=0)) as slow:
+        book = JobBook(slow)
+        await book.create(job("a"))
+        assert [each.job_id for each in book.driven()] == ["a"]
+
+
 async def test_a_change_is_made_to_what_somebody_else_wrote(store: LocalStore):
     book, other = JobBook(store), JobBook(store)
     await book.create(job("a"))

@@ -154,6 +154,20 @@ async def test_a_driver_that_lost_its_lease_can_not_write_and_stops(pair: Pair):
     assert (job.failure, job.fence > held + 5) == (None, True)
 
 
+async def test_a_job_that_is_deleted_elsewhere_in_the_moment_in_which_it_is_taken_up_leaves_no_lease(pair: Pair):
+    first, second = pair
+    first.workers.go.set()
+    await first.control.create(JOB, REQUEST)
+    await second.book.look(JOB)
+    await first.until("a", State.SUCCEEDED)
+    await first.control.delete(JOB)
+    second.service._driver.drive(JOB)
+    while second.service._driver._tasks:
+        await asyncio.sleep(0.01)
+    assert [lease.ref for lease in second.leases.given if lease.ref == JOB], "it was taken up"
+    assert JOB not in await second.leases.jobs()
+
+
 async def test_a_deletion_that_was_interrupted_is_finished_by_any_gateway(pair: Pair):
     pair.first.workers.go.set()
     await pair.first.control.create(JOB, REQUEST)
@@ -188,10 +202,11 @@ async def test_a_job_without_a_mark_that_runs_here_gets_one(pair: Pair):
     assert pair.first.book.get(JOB).state is State.RESTORING
 
 
-async def test_the_mark_of_a_job_that_is_just_being_created_stays(pair: Pair):
+async def test_the_mark_of_a_job_that_is_just_being_created_stays_and_nobody_else_takes_its_lease(pair: Pair):
     await records.mark(pair.first.store, ref("b"))
     await pair.second.service._driver.adopt()
     assert await records.marked(pair.first.store) == [ref("b")]
+    assert ref("b") not in await pair.first.leases.jobs()
 
 
 async def test_a_job_of_a_later_release_is_left_alone(pair: Pair):

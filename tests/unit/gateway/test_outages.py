@@ -1,8 +1,10 @@
+import logging
+
 import pytest
 
-from services.common.errors import StoreUnavailable
+from services.common.errors import ClusterUnavailable, InternalError, ServiceError, StoreFull, StoreUnavailable
 from services.gateway.jobs import State
-from services.gateway.outages import Outage, step_of
+from services.gateway.outages import Outage, log_failure, step_of
 from services.gateway.progress import Progress
 from tests.unit.gateway.examples import job
 
@@ -53,3 +55,18 @@ def test_a_job_without_patience_fails_at_once():
 def test_later_states_and_more_frames_are_further():
     joining = step_of(job(state=State.JOINING), Progress())
     assert step_of(job(), Progress()) < step_of(job(state=State.RESTORING), Progress(frames_done=8)) < joining
+
+
+@pytest.mark.parametrize("error", [ERROR, StoreFull("It is full."), ClusterUnavailable("It doesn't answer.")])
+def test_an_outage_is_told_in_a_line(error: ServiceError, caplog: pytest.LogCaptureFixture):
+    log_failure(logging.getLogger("x"), "this can't be done now", error, job_id="a")
+    record = caplog.records[0]
+    assert (record.levelname, record.message) == ("WARNING", f"this can't be done now: {error.message}")
+    assert (record.exc_info, vars(record)["job_id"]) == (None, "a")
+
+
+@pytest.mark.parametrize("error", [InternalError("x"), KeyError("x")])
+def test_what_nobody_expects_is_told_with_its_traceback(error: Exception, caplog: pytest.LogCaptureFixture):
+    log_failure(logging.getLogger("x"), "this can't be done now", error)
+    assert caplog.records[0].levelname == "ERROR"
+    assert caplog.records[0].exc_info == (type(error), error, None)

@@ -8,15 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from services.common.errors import JobNotFound, UploadNotFound
+from services.common.errors import ClusterUnavailable, JobNotFound, UploadNotFound
+from services.common.metrics import GatewayMetrics
 from services.gateway import keys, records
 from services.gateway.job_request import JobRequest
 from services.gateway.jobs import State
-from services.gateway.keys import LOCAL
+from services.gateway.keys import LOCAL, Ref
+from services.gateway.leases.files import FileLease, FileLeases
+from services.gateway.ports import Leases
 from services.gateway.store.local import LocalStore
+from services.gateway.sweeping import Sweeper, SweepSettings
 from services.gateway.uploads import Uploads
+from tests.fakes.kubernetes.cluster import Cluster
 from tests.unit.gateway.examples import job, ref
+from tests.unit.gateway.leases.test_kubernetes import die, taken
+from tests.unit.gateway.leases.test_kubernetes import gateway as cluster_gateway
 from tests.unit.gateway.test_control import REQUEST, Gateway, started, upload
 
 DAY_S = 86400.0
@@ -181,6 +189,105 @@ async def test_one_gateway_sweeps_at_a_time(tmp_path: Path):
         await gateway.leases.release(lease)
         while await gateway.store.keys("owners/"):
             await asyncio.sleep(0.01)
+
+
+# ---- leases ----
+
+
+async def test_the_leases_of_jobs_that_are_gone_go_and_those_of_others_stay(gateway: Gateway, tmp_path: Path):
+    await ended(gateway)
+    await upload(gateway, tmp_path, owner="somebody")
+    await gateway.control.create(ref("of-both", "somebody"), REQUEST)
+    for left in ("gone", "of-both"):
+        lease = await taken(gateway.leases, ref(left))
+        await gateway.leases.release(lease)
+    await gateway.service._sweeper.sweep()
+    assert await leased(gateway.leases) == [JOB, ref("of-both", "somebody")]
+
+
+async def test_the_lease_of_a_job_that_is_just_being_created_or_can_not_be_read_stays(gateway: Gateway):
+    await records.mark(gateway.store, ref("marked"))
+    await gateway.store.put(keys.job(ref("later"), "request.json"), b'{"schema_version": 99}')
+    for name in ("marked", "later"):
+        await gateway.leases.release(await taken(gateway.leases, ref(name)))
+    await gateway.service._sweeper.sweep()
+    assert await leased(gateway.leases) == [ref("later"), ref("marked")]
+
+
+async def test_a_lease_that_somebody_holds_stays_until_it_is_given_back(gateway: Gateway):
+    lease = await taken(gateway.leases, ref("gone"))
+    await gateway.service._sweeper.sweep()
+    assert await leased(gateway.leases) == [ref("gone")]
+    await gateway.leases.release(lease)
+    await gateway.service._sweeper.sweep()
+    assert await leased(gateway.leases) == []
+
+
+async def test_the_lease_of_a_job_that_is_created_in_the_moment_of_the_sweep_stays(gateway: Gateway):
+    leases = CreatesMeanwhile(gateway)
+    await gateway.leases.release(await taken(gateway.leases, JOB))
+    await sweeper(gateway, leases).sweep()
+    assert leases.created
+    assert await leased(gateway.leases) == [JOB]
+    await gateway.until("a", State.SUCCEEDED)
+
+
+async def test_who_removed_a_job_while_the_cluster_was_away_leaves_its_lease_for_the_sweep(gateway: Gateway, cluster: Cluster):
+    fake = cluster.faked()
+    async with cluster_gateway(cluster) as leases:
+        lease = await taken(leases, ref("gone"))
+        fake.go_away()
+        await leases.release(lease, forget=True)
+        with pytest.raises(ClusterUnavailable):
+            await sweeper(gateway, leases).sweep()
+        fake.come_back()
+        async with asyncio.timeout(20):
+            while await leased(leases):
+                await sweeper(gateway, leases).sweep()
+                await leases.freed(0.1)
+
+
+async def test_who_was_killed_while_it_removed_a_job_leaves_its_lease_for_the_sweep(gateway: Gateway, cluster: Cluster):
+    await ended(gateway)
+    async with cluster_gateway(cluster) as killed, cluster_gateway(cluster) as other:
+        for job_ref in (JOB, ref("gone")):
+            await taken(killed, job_ref)
+        await sweeper(gateway, other).sweep()
+        assert await leased(other) == [JOB, ref("gone")], "it lives"
+        die(killed)
+        async with asyncio.timeout(20):
+            while ref("gone") in await leased(other):
+                await sweeper(gateway, other).sweep()
+                await other.freed(0.1)
+        assert await leased(other) == [JOB]
+
+
+async def leased(leases: Leases) -> list[Ref]:
+    """Jobs that have a lease."""
+    return [each for each in await leases.jobs() if each.owner != "gateways"]
+
+
+class CreatesMeanwhile(FileLeases):
+    """Leases that are slow enough for a job to be created before one is had."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.leases._directory)
+        self._gateway = gateway
+        self.created = False
+
+    async def acquire(self, ref: Ref) -> FileLease | None:
+        self.created = True
+        await self._gateway.control.create(ref, REQUEST)
+        return await super().acquire(ref)
+
+
+def sweeper(gateway: Gateway, leases: Leases) -> Sweeper:
+    """One that has other leases than its gateway."""
+    settings = SweepSettings(sweep_s=3600.0, keep_jobs_s=0.0, keep_uploads_s=0.0, keep_unfinished_s=0.0)
+    return Sweeper(
+        store=gateway.store, control=gateway.control, uploads=uploads(gateway), leases=leases, settings=settings,
+        metrics=GatewayMetrics(CollectorRegistry()),
+    )  # fmt: skip
 
 
 async def test_files_of_processes_that_were_killed_go(tmp_path: Path):

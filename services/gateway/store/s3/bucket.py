@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import secrets
+import time
 from xml.etree.ElementTree import Element
 
 from minio import Minio
 
-from services.common.errors import AlreadyExists, NotFound, ServiceError, SettingsError, StoreUnavailable, WrongState
+from services.common.errors import AlreadyExists, NotFound, ServiceError, SettingsError, StoreFull, StoreUnavailable, WrongState
 from services.gateway.store.s3.calls import Calls
 from services.gateway.store.s3.faults import AGAIN, ERRORS, kind_of
 from services.gateway.store.s3.lifecycle import Rules, expiry_rule, merged, parts_rule
@@ -17,9 +18,11 @@ from services.gateway.store.s3.unfinished import LEFTOVERS
 
 _log = logging.getLogger(__name__)
 PROBES = ".check/"
-"""Begins the keys of objects that :meth:`Bucket.prepare` writes and removes."""
+"""Begins the keys of objects that :meth:`Bucket.prepare` writes and removes; see :meth:`Bucket.tidy`."""
 
 _CONFIGURATION = {"lifecycle": ""}
+# Of a check: four writes, a list and a removal.
+_REQUESTS = 6
 
 
 class Bucket:
@@ -30,9 +33,12 @@ class Bucket:
         self._calls = calls
         self._objects = objects
         self._settings = settings
+        self._probes: dict[str, float] = {}
 
     async def prepare(self) -> list[str]:
         """Create the bucket and its rules, as the settings say, and try out what the store relies on; tells what was done.
+
+        A bucket that is full is taken as it is.
 
         Raises:
             SettingsError: the server refuses the gateway, has no such bucket, or does not do what is needed.
@@ -40,8 +46,12 @@ class Bucket:
         """
         try:
             done = await self._create()
-            await self._check()
-            return [*done, *(await self._set_rules() if self._settings.lifecycle else [])]
+            try:
+                await self._check()
+                return [*done, *(await self._set_rules() if self._settings.lifecycle else [])]
+            except StoreFull as error:
+                # Who makes room does it through a gateway; and what became full was tried out when it was not.
+                return [*done, f"It is not tried out until the next start, because nothing can be written: {error.message}"]
         except StoreUnavailable as error:
             if error.__cause__ is not None and kind_of(error.__cause__) not in AGAIN:
                 raise SettingsError(f"{self._settings.endpoint}, bucket {self._settings.bucket}: {error.message}") from error
@@ -96,6 +106,21 @@ class Bucket:
                 f"{self._settings.endpoint} ignores conditions of writes ({condition}), so two gateways could overwrite each "
                 "other's jobs. Use a server that honours them, like AWS, MinIO, Ceph or SeaweedFS."
             )
+
+    async def tidy(self) -> None:
+        """Remove what others wrote to try the server out and, killed or cut off, did not remove.
+
+        No clock but this process's own is asked: what is there for longer than any check lasts, seen by us, is abandoned.
+        """
+        now = time.monotonic()
+        self._probes = {key: self._probes.get(key, now) for key in await self._objects.keys(PROBES)}
+        for key in [key for key, seen in self._probes.items() if now - seen > self._check_s]:
+            await self._objects.delete(key)
+
+    @property
+    def _check_s(self) -> float:
+        """Longest time between a check's first request and its last."""
+        return _REQUESTS * (self._settings.retry_s + self._settings.timeout_s)
 
     # ---- rules ----
 

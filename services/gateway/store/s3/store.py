@@ -24,7 +24,7 @@ from services.gateway.store.s3.objects import Head, Objects, check_hash
 from services.gateway.store.s3.parts import in_parts, send
 from services.gateway.store.s3.settings import S3Settings
 from services.gateway.store.s3.unfinished import LEFTOVERS, Unfinished
-from services.gateway.store.threads import in_thread, pieces_of
+from services.gateway.store.threads import in_thread, opened, pieces_of
 
 _FULL_S = 10.0
 _LONGEST_LINK_S = 7 * 24 * 3600
@@ -190,6 +190,7 @@ class S3Store:
     async def tidy(self) -> None:
         """See :class:`Store`."""
         await in_thread(self._drafts.tidy)
+        await self.bucket.tidy()
 
     async def require_space(self, size_bytes: int = 0) -> None:
         """See :class:`Store`. S3 doesn't tell how much space is left: what it said of late to a write counts."""
@@ -209,12 +210,11 @@ class S3Store:
         await self._require_scratch(head.size)
         digest = hashlib.sha256()
         try:
-            # Closing a file writes, too, what it still holds.
-            with files.store_errors(), await in_thread(path.open, "wb") as file:
-                async with contextlib.aclosing(self.objects.read(key, tag=head.tag)) as pieces:
-                    async for piece in pieces:
-                        await in_thread(file.write, piece)
-                        digest.update(piece)
+            reading = contextlib.aclosing(self.objects.read(key, tag=head.tag))
+            async with opened(path, "wb") as file, reading as pieces:
+                async for piece in pieces:
+                    await in_thread(file.write, piece)
+                    digest.update(piece)
             check_hash(head, digest.hexdigest())
         except StoreFull as error:
             raise StoreFull(_SCRATCH_TEXT, retry_after_s=60) from error

@@ -1,4 +1,6 @@
 import asyncio
+import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -63,6 +65,36 @@ async def test_a_directory_that_can_not_be_written_is_an_unavailable_store(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable):
         await FileLeases(tmp_path / "file").acquire(ref("a"))
+
+
+async def test_a_disk_that_is_full_is_an_unavailable_store_and_nobody_holds_the_lease(tmp_path: Path):
+    leases, other = FileLeases(tmp_path), FileLeases(tmp_path)
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # As with a full disk, a file can be made, and nothing be written to it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        with pytest.raises(StoreUnavailable, match="Can't take the lease"):
+            await leases.acquire(ref("a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    lease = await other.acquire(ref("a"))
+    assert lease is not None
+    await other.release(lease)
+
+
+async def test_all_that_have_a_lease_are_told_whoever_has_it(tmp_path: Path):
+    mine, theirs = FileLeases(tmp_path), FileLeases(tmp_path)
+    assert await mine.jobs() == []
+    held, gone, free = [await mine.acquire(job) for job in (ref("a"), ref("b", "somebody"), ref("c"))]
+    assert held is not None
+    assert gone is not None
+    assert free is not None
+    await mine.release(free)
+    await mine.release(gone, forget=True)
+    (tmp_path / "local/something-else").touch()
+    assert await theirs.jobs() == [ref("a"), ref("c")]
+    await mine.release(held)
 
 
 async def test_equal_ids_of_two_owners_have_a_lease_each(tmp_path: Path):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.common.errors import SettingsError
+from services.common.errors import ClusterUnavailable, SettingsError
 from services.common.metrics import GatewayMetrics
 from services.gateway.keys import Ref
 from services.gateway.leases.kubernetes import KubernetesLease, KubernetesLeases
@@ -232,6 +232,41 @@ async def test_who_is_cancelled_while_it_asks_holds_nothing(cluster: Cluster):
         assert await until_taken(theirs)
 
 
+async def test_who_is_cancelled_while_it_asks_for_what_nobody_had_before_leaves_no_object(cluster: Cluster):
+    fake = cluster.faked()
+    async with gateway(cluster) as mine:
+        fake.pause_s = 0.1
+        asking = asyncio.create_task(mine.acquire(A))
+        await until(lambda: fake.count("create", "leases") > 1)
+        asking.cancel()
+        await asyncio.wait({asking})
+        fake.pause_s = 0
+        await until(lambda: fake.count("delete", "leases") > 0)
+        async with asyncio.timeout(20):
+            while await mine.jobs():
+                await asyncio.sleep(0.01)
+
+
+async def test_all_that_have_a_lease_are_told_whoever_has_it(cluster: Cluster):
+    async with gateway(cluster) as mine, gateway(cluster) as theirs, gateway(cluster, instance=f"{cluster.name}-other") as other:
+        assert await mine.jobs() == []
+        await taken(mine, ref("c"))
+        await mine.release(await taken(mine, ref("b", "somebody")))
+        await mine.release(await taken(mine, ref("d")), forget=True)
+        await taken(other)
+        assert await theirs.jobs() == [ref("c"), ref("b", "somebody")]
+
+
+async def test_a_list_of_leases_that_the_server_loses_in_the_middle_is_an_outage(cluster: Cluster):
+    fake = cluster.faked()
+    async with gateway(cluster) as mine:
+        # A renewal may ask, too.
+        fake.failures += [410] * 5
+        with pytest.raises(ClusterUnavailable):
+            await mine.jobs()
+        fake.failures.clear()
+
+
 async def test_a_gateway_that_stops_while_the_server_is_silent_does_not_wait_for_each_of_its_jobs(cluster: Cluster):
     fake = cluster.faked()
     async with gateway(cluster) as mine:
@@ -241,6 +276,19 @@ async def test_a_gateway_that_stops_while_the_server_is_silent_does_not_wait_for
             await mine.release(lease)
         assert sum(asked.verb == "update" and "-job-" in asked.name for asked in fake.requests) == 1
         fake.pause_s = 0
+
+
+async def test_a_gateway_that_gives_back_often_gives_back_again_once_the_server_is_back(cluster: Cluster):
+    fake = cluster.faked()
+    async with gateway(cluster) as mine:
+        leases = [await taken(mine, ref(f"job-{number}")) for number in range(60)]
+        fake.go_away()
+        await mine.release(leases.pop(), forget=True)
+        fake.come_back()
+        async with asyncio.timeout(20):
+            while len(await mine.jobs()) == 60:
+                await mine.release(leases.pop(), forget=True)
+                await asyncio.sleep(0.2)
 
 
 async def test_a_gateway_that_starts_while_the_server_is_away_begins_when_it_is_back(cluster: Cluster):

@@ -1,7 +1,17 @@
 import re
 
 from services.gateway.keys import Ref
-from services.gateway.leases.records import LeaseTimes, Names, new_job_lease, new_presence, released, renewed, taken, token_of
+from services.gateway.leases.records import (
+    LeaseTimes,
+    Names,
+    job_of,
+    new_job_lease,
+    new_presence,
+    released,
+    renewed,
+    taken,
+    token_of,
+)
 
 NAMES = Names(namespace="video", instance="seedvr2")
 TIMES = LeaseTimes(lease_s=9, renew_s=2.0)
@@ -30,6 +40,12 @@ def test_each_holder_has_a_larger_token_and_nobody_leaves_it_as_it_is():
     first = new_job_lease(NAMES, Ref("o", "a"), "me", 0.0)
     second = taken(released(first), "you", 0.0)
     assert [token_of(record) for record in (first, released(first), second)] == [1, 1, 2]
+
+
+def test_a_lease_says_whose_it_is():
+    lease = new_job_lease(NAMES, Ref("o", "a"), "me", 0.0)
+    assert job_of(taken(lease, "you", 0.0)) == Ref("o", "a")
+    assert job_of(new_presence(NAMES, "me", TIMES, 0.0)) is None
 
 
 def test_who_wrote_which_field_is_not_sent_back():

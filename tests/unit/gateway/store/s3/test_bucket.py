@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import secrets
 import shutil
@@ -90,6 +91,34 @@ async def test_a_server_that_is_away_is_unavailable_and_not_a_wrong_setting(behi
     behind.proxy.set(Fault(refuse=True))
     with pytest.raises(StoreUnavailable):
         await store.bucket.prepare()
+
+
+async def test_what_a_gateway_wrote_to_try_the_server_out_and_could_not_remove_goes_when_no_check_lasts_so_long(behind: Behind):
+    killed, patient, store = behind.store(tries=1), behind.store(), behind.store(retry_s=0.05, timeout_s=0.1)
+    behind.proxy.set(Fault(refuse=True, only="^DELETE "))
+    with pytest.raises(StoreUnavailable):
+        await killed.bucket.prepare()
+    behind.proxy.set()
+    left = await store.objects.keys(PROBES)
+    assert len(left) == 1
+    for each in (patient, store):
+        await each.tidy()
+    assert await store.objects.keys(PROBES) == left, "it may be in use"
+    async with asyncio.timeout(30):
+        while await store.objects.keys(PROBES):
+            await patient.tidy()
+            assert await patient.objects.keys(PROBES) == left, "it may be in use, as far as this one knows"
+            await store.tidy()
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("lifecycle", [True, False])
+async def test_a_bucket_that_is_full_is_taken_as_it_is(behind: Behind, lifecycle: bool):
+    store = behind.store(lifecycle=lifecycle)
+    behind.proxy.set(Fault(status=507, only="^PUT "))
+    said = await store.bucket.prepare()
+    assert "not tried out until the next start" in said[-1]
+    assert "delete jobs" in said[-1]
 
 
 # ---- rules ----
