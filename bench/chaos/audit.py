@@ -1,9 +1,12 @@
 """What is looked at afterwards: results, reasons, what is left in the store and of leases, and what gateways logged."""
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.chaos.faults import Kind
 from bench.chaos.fleet import PREFIX, Fleet
@@ -87,9 +90,20 @@ async def left_leases(fleet: Fleet) -> list[str]:
     return [f"the lease of {job}, held by {holder or 'nobody'}" for job, holder in named.items() if job not in _KEPT]
 
 
+def swept(log: Path) -> Counter[str]:
+    """What a gateway's sweeps removed because nobody needed it any more, by kind."""
+    return Counter(line["kind"] for line in _lines(log) if line["message"] == "removed what nobody needs any more")
+
+
 def unexpected(log: Path) -> list[str]:
     """Lines of a service's log that tell of something that nobody thought of."""
     return [text for line in log.read_text(errors="replace").splitlines() if (text := _unexpected_line(line))]
+
+
+def _lines(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def _unexpected_line(line: str) -> str:

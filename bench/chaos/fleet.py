@@ -33,6 +33,9 @@ PREFIX = "chaos/"
 """Begins all keys of the bucket."""
 
 SEGMENT_FRAMES = 8
+SWEEP_S = 5.0
+"""Between two looks of a gateway for what nobody needs any more; leases of jobs that are gone among it."""
+
 _LEASE_S, _RENEW_S = 9, 1.5
 _START_S, _POLL_S, _REST_S = 120.0, 0.2, 2.0
 _SEGMENT_S = 0.3
@@ -168,7 +171,7 @@ async def _gateway(stack: contextlib.AsyncExitStack, fleet: Fleet, number: int, 
         address=address, metrics_address="", rest_address="",
         workers=",".join(f"{pool}={each.address}" for pool, each in zip(pools, workers, strict=True)),
         worker_poll_s=0.5, leases="kubernetes", lease_s=_LEASE_S, lease_renew_s=_RENEW_S, adopt_s=2.0,
-        kubernetes_config=_kubeconfig(fleet.cluster, directory / "kubeconfig", api.address),
+        kubernetes_config=_kubeconfig(fleet.cluster, directory / "kubeconfig", api.address), sweep_s=SWEEP_S,
         store_directory=directory / "unused", store_min_free_bytes=surroundings.LEFT_FREE_BYTES, default_model=ECHO,
         span_seconds=0.5, segment_frames=SEGMENT_FRAMES, span_stall_s=15.0, worker_wait_s=90.0, fingerprint_wait_s=90.0,
         container_silence_s=20.0, drain_s=1.0,

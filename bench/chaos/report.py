@@ -1,5 +1,6 @@
 """What came of a run, as tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,9 @@ class Run:
     wrong: list[str] = field(default_factory=list)
     """What should not be so; nothing: the run went well."""
 
+    swept: Counter[str] = field(default_factory=Counter)
+    """What only sweeps removed, by kind."""
+
     seconds: float = 0.0
     """From the first job to the last end."""
 
@@ -36,6 +40,8 @@ def show(run: Run) -> None:
     title = f"Seed {run.seed}: {len(run.suffered)} faults, {len(run.outcomes)} jobs, {run.seconds:.0f} s"
     print_table(title, _HEAD, [row for kind in Kind if (row := _row(kind, run))])
     print_table("What came of the jobs", ("end", "jobs"), _ends(run.outcomes))
+    removed = ", ".join(f"{number} of kind {kind}" for kind, number in sorted(run.swept.items()))
+    print(f"\nRemoved by sweeps alone: {removed or 'nothing'}.")
     for line in run.wrong:
         print(f"WRONG: {line}", flush=True)
 

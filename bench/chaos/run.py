@@ -15,7 +15,9 @@ from bench.chaos.report import Run
 
 # The last jobs are sent before the last faults begin.
 _JOBS_WITHIN = 0.85
-_UNDISTURBED_S, _REMOVAL_S, _SETTLED_S, _POLL_S = 120.0, 300.0, 30.0, 0.5
+_UNDISTURBED_S, _REMOVAL_S, _POLL_S = 120.0, 300.0, 0.5
+# Until gateways that were killed count as dead, and what a start tried out as abandoned; then a sweep comes.
+_SETTLED_S = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ async def run(plan: Plan, directory: Path) -> Run:
     # The workers without a model belong to the tests; what they log when they are cut off is of no interest.
     for process in [each for each in it.processes if each.module.startswith("services.")]:
         done.wrong += [f"{process.directory.name} logged: {text}" for text in audit.unexpected(process.directory / "log")]
+    for gateway in it.gateways:
+        done.swept += audit.swept(gateway.process.directory / "log")
     return done
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.chaos.audit import truth_of, unexpected, wrongs
+from bench.chaos.audit import swept, truth_of, unexpected, wrongs
 from bench.chaos.faults import Fault, Kind
 from bench.chaos.fleet import DEADLY_FRAME
 from bench.chaos.harm import Suffered
@@ -70,3 +70,10 @@ def test_only_errors_that_nobody_thought_of_are_unexpected(tmp_path: Path):
     assert unexpected(log) == []
     log.write_text("\n".join([line("KeyError: 'x'"), "Traceback (most recent call last):", "ValueError: x"]))
     assert len(unexpected(log)) == 3
+
+
+def test_what_only_a_sweep_removed_is_counted(tmp_path: Path):
+    removed = "removed what nobody needs any more"
+    lines = [{"message": removed, "kind": "lease"}, {"message": removed, "kind": "lease"}, {"message": "m", "kind": "lease"}]
+    (tmp_path / "log").write_text("\n".join(["plain words", *(json.dumps(line) for line in lines)]))
+    assert swept(tmp_path / "log") == {"lease": 2}
