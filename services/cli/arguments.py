@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.cli import jobs, models, plan, restore, tokens, up, usage
-from services.cli.connection import CA_FILE, TOKEN_FILE
+from services.cli.connection import CA_FILE, CERTIFICATE_FILE, KEY_FILE, TOKEN_FILE
 from services.cli.output import UsageError
 from services.cli.remote import local_or_remote
 from services.common.encoders import ENCODERS
@@ -236,6 +236,10 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ca", type=Path, metavar="FILE", help=f"who signs its certificate (default: {CA_FILE}, else the public authorities)"
     )
+    group.add_argument(
+        "--certificate", type=Path, metavar="FILE", help=f"what you show to a gateway that wants it (default: {CERTIFICATE_FILE})"
+    )
+    group.add_argument("--key", type=Path, metavar="FILE", help=f"the private key of that certificate (default: {KEY_FILE})")
     group.add_argument(
         "--as", dest="act_as", default="", metavar="SUBJECT", help="for whom, where your token is an administrator's or a proxy's"
     )

@@ -16,6 +16,7 @@ CONNECT_S = 5.0
 """How long a gateway may take to accept the connection."""
 
 TOKEN_FILE, CA_FILE = "SEEDVR2_TOKEN_FILE", "SEEDVR2_CA_FILE"
+CERTIFICATE_FILE, KEY_FILE = "SEEDVR2_CERTIFICATE_FILE", "SEEDVR2_KEY_FILE"
 """Environment variables that name the files where options don't."""
 
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
@@ -35,12 +36,19 @@ async def connected(arguments: argparse.Namespace) -> AsyncIterator[GatewayClien
 
 def client_of(arguments: argparse.Namespace) -> GatewayClient:
     """The same, not connected yet. Raises SettingsError."""
-    token_file, ca = _file(arguments.gateway_token_file, TOKEN_FILE), _file(arguments.ca, CA_FILE)
+    token_file = _file(arguments.gateway_token_file, TOKEN_FILE)
     login = token_file_login(token_file, arguments.act_as) if token_file else None
     if login and not is_secure(arguments.server) and not arguments.server.startswith(_LOOPBACK):
         tell(f"The token travels to {arguments.server} without encryption; name the gateway as grpcs://{arguments.server}.")
-    tls = ChannelTls(ca=ca) if is_secure(arguments.server) else None
-    return GatewayClient(arguments.server, login=login, tls=tls)
+    return GatewayClient(arguments.server, login=login, tls=_tls_of(arguments) if is_secure(arguments.server) else None)
+
+
+def _tls_of(arguments: argparse.Namespace) -> ChannelTls:
+    ca = _file(arguments.ca, CA_FILE)
+    if arguments.certificate or arguments.key:
+        # Half of a pair is never completed by the environment.
+        return ChannelTls(ca=ca, certificate=arguments.certificate, key=arguments.key)
+    return ChannelTls(ca=ca, certificate=_file(None, CERTIFICATE_FILE), key=_file(None, KEY_FILE))
 
 
 def own_client(address: str) -> GatewayClient:

@@ -20,7 +20,7 @@ from services.common.otlp import PREFIX as TRACING_PREFIX
 from services.common.otlp import TracingSettings, open_recorder
 from services.common.ready import tell_ready
 from services.common.rpc.server import wait_for_signal
-from services.common.rpc.tls import channel_tls, server_tls
+from services.common.rpc.tls import channel_credentials, server_tls
 from services.common.settings import read_settings
 from services.ui.serve import PageServer
 from services.ui.settings import UiSettings
@@ -35,6 +35,9 @@ def main() -> int:
         settings = read_settings(UiSettings, "SEEDVR2_UI", os.environ)
         setup_logging("ui", settings.log_level)
         recorder = open_recorder(read_settings(TracingSettings, TRACING_PREFIX, os.environ), "ui", metadata.version("seedvr2"))
+        if tls := settings.gateway_tls():
+            # The connection is opened later, and wrong files are to be known now.
+            channel_credentials(tls)
         with (
             tracing.start_recording(recorder),
             bound_socket(settings.address) as listener,
@@ -55,9 +58,8 @@ async def _serve(settings: UiSettings, listener: socket.socket) -> None:
     from services.ui.app import build_app
 
     address = address_of(listener)
-    tls = channel_tls(settings.gateway_ca_file)
     async with GatewayClient(
-        settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=tls, login=visitor_login
+        settings.gateway_address, timeout_s=settings.gateway_timeout_s, tls=settings.gateway_tls(), login=visitor_login
     ) as client:
         app = build_app(client, settings, CollectorRegistry())
         files = server_tls(settings.tls_certificate_file, settings.tls_key_file, "")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.common.addresses import parse_networks
-from services.common.rpc.tls import server_tls
+from services.common.rpc.tls import ChannelTls, channel_tls, server_tls
 from services.common.settings import setting
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -22,6 +22,11 @@ class UiSettings:
     tls_key_file: str = setting("", "PEM file of its private key")
     gateway_address: str = setting("127.0.0.1:50051", "host:port of the gateway, or grpcs://host:port")
     gateway_ca_file: str = setting("", "PEM file of who signs the gateway's certificate; empty: the public authorities")
+    gateway_certificate_file: str = setting(
+        "", "PEM file of the certificate that the gateway is shown, where it wants one; empty: none"
+    )
+    gateway_key_file: str = setting("", "PEM file of its private key")
+    gateway_tls_name: str = setting("", "name that the gateway's certificate carries; empty: the host of its address")
     user_header: str = setting(
         "", "header in which a proxy names whom it signed in, for example x-forwarded-user; empty: people sign in with a token"
     )
@@ -41,6 +46,7 @@ class UiSettings:
         if not _ROOT_PATH.fullmatch(self.root_path):
             raise ValueError(f"root_path {self.root_path!r} must be empty or like /seedvr2, without a slash at the end")
         server_tls(self.tls_certificate_file, self.tls_key_file, "")
+        self.gateway_tls()
         parse_networks(self.trusted_proxies)
         if self.user_header and not self.trusted_proxies:
             raise ValueError("user_header needs trusted_proxies: from anybody else the header could name anybody")
@@ -54,3 +60,10 @@ class UiSettings:
             raise ValueError(f"max_piece_bytes is {self.max_piece_bytes}; it must be at least {1 << 16}")
         if self.gateway_timeout_s <= 0 or self.drain_s < 0:
             raise ValueError("gateway_timeout_s must be above 0 and drain_s not below")
+
+    def gateway_tls(self) -> ChannelTls | None:
+        """Whom the page believes to be the gateway, and what it shows; None: nothing is said of that."""
+        tls = channel_tls(self.gateway_ca_file, self.gateway_certificate_file, self.gateway_key_file, self.gateway_tls_name)
+        if self.gateway_tls_name and tls is None:
+            return ChannelTls(server_name=self.gateway_tls_name)
+        return tls

@@ -232,3 +232,44 @@ def test_objects_of_users_can_use_the_charts_own_templates():
     extra = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": '{{ include "seedvr2.fullname" . }}-more'}}
     names = {each["metadata"]["name"] for each in render({"extraObjects": [extra, "kind: A\nmetadata: {name: b}"]}).objects}
     assert {"demo-seedvr2-more", "b"} <= names
+
+
+TLS = {"existingSecret": "gateway-tls", "clientCaSecret": "clients-ca", "clientSecret": "page-client"}
+
+
+def test_the_page_shows_a_certificate_to_a_gateway_that_wants_one():
+    template = render({"gateway": {"tls": {**TLS, "caSecret": "our-ca"}}}).pods()["demo-seedvr2-ui"]
+    page, volumes = container(template, "ui"), {each["name"]: each for each in template["spec"]["volumes"]}
+    mounted = {each["name"]: each["mountPath"] for each in page["volumeMounts"]}
+    said = variables(page)
+    assert said["SEEDVR2_UI_GATEWAY_CERTIFICATE_FILE"] == f"{mounted['gateway-client']}/tls.crt"
+    assert said["SEEDVR2_UI_GATEWAY_KEY_FILE"] == f"{mounted['gateway-client']}/tls.key"
+    assert volumes["gateway-client"]["secret"]["secretName"] == "page-client"
+    assert volumes["gateway-ca"]["secret"]["secretName"] == "our-ca"
+    assert [item["key"] for item in volumes["gateway-ca"]["secret"]["items"]] == ["ca.crt"], "never the gateway's key"
+
+
+def test_helm_test_speaks_tls_to_a_gateway_that_does():
+    def commands(**tls: str) -> dict[str, list[str]]:
+        pods = render({"gateway": {"tls": tls}, "ui": {"enabled": False}}).all("Pod")
+        return {pod["metadata"]["name"].rpartition("-")[2]: pod["spec"]["containers"][0]["command"] for pod in pods}
+
+    assert [command[-1].partition(":")[0] for command in commands().values()] == ["grpc", "http"]
+    own = commands(existingSecret="gateway-tls")
+    assert [command[-1].partition(":")[0] for command in own.values()] == ["grpcs", "https"]
+    assert all("--ca" in command and "--key" not in command for command in own.values())
+    assert all("--key" in command for command in commands(**TLS).values())
+    assert commands(existingSecret="a", clientCaSecret="b") == {}, "it has no certificate to show"
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        ({"clientCaSecret": "a", "existingSecret": "b"}, "gateway.tls.clientSecret"),
+        ({"clientCaSecret": "a"}, "need gateway.tls.existingSecret"),
+        ({"clientSecret": "a"}, "need gateway.tls.existingSecret"),
+    ],
+)
+def test_half_of_tls_is_refused(tls: Object, words: str):
+    with pytest.raises(Refused, match=words):
+        render({"gateway": {"tls": tls}})

@@ -9,6 +9,13 @@
 {{- if ne (empty .Values.minio.accessKey) (empty .Values.minio.secretKey) -}}
 {{- fail "minio.accessKey and minio.secretKey go together" -}}
 {{- end -}}
+{{- $tls := .Values.gateway.tls -}}
+{{- if and (or $tls.caSecret $tls.clientCaSecret $tls.clientSecret) (not $tls.existingSecret) -}}
+{{- fail "gateway.tls.caSecret, clientCaSecret and clientSecret need gateway.tls.existingSecret: without a certificate of its own the gateway speaks no TLS" -}}
+{{- end -}}
+{{- if and .Values.ui.enabled $tls.clientCaSecret (not $tls.clientSecret) -}}
+{{- fail "gateway.tls.clientCaSecret lets in only who shows a certificate: name the page's in gateway.tls.clientSecret" -}}
+{{- end -}}
 {{- if ne (empty .Values.inference.tls.existingSecret) (empty .Values.inference.tls.clientSecret) -}}
 {{- fail "inference.tls.existingSecret and inference.tls.clientSecret go together: workers and gateways each show a certificate" -}}
 {{- end -}}

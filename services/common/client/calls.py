@@ -15,7 +15,7 @@ from services.common.errors import DeadlinePassed, Draining, ServiceError, Store
 from services.common.login import Login, metadata_of, no_login
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
-from services.common.rpc.server import open_channel
+from services.common.rpc.renewed import RenewedChannel
 from services.common.rpc.status import error_of
 from services.common.rpc.tls import ChannelTls, handshake_words
 from services.common.transfer import Patience
@@ -42,16 +42,28 @@ class Calls:
         self._login = login or no_login
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._stub: tuple[grpc.aio.Channel, Any] | None = None
 
     @functools.cached_property
+    def _connection(self) -> RenewedChannel:
+        return RenewedChannel(self._address, self._tls)
+
+    @property
     def channel(self) -> grpc.aio.Channel:
-        """The connection."""
-        return open_channel(self._address, self._tls)
+        """The connection, with the certificates that the files have now. Raises SettingsError."""
+        return self._connection.get()
 
-    @functools.cached_property
+    @property
     def stub(self) -> Any:
-        """The gateway's methods."""
-        return gateway_pb2_grpc.GatewayStub(self.channel)
+        """The gateway's methods. Raises SettingsError."""
+        channel = self.channel
+        if self._stub is None or self._stub[0] is not channel:
+            self._stub = channel, gateway_pb2_grpc.GatewayStub(channel)
+        return self._stub[1]
+
+    async def aclose(self) -> None:
+        """End open calls and the connection."""
+        await self._connection.aclose()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What the next call carries: who makes it, for which request and in which trace."""

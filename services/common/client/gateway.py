@@ -57,7 +57,7 @@ class GatewayClient:
 
     async def aclose(self) -> None:
         """End open calls and the connection."""
-        await self._calls.channel.close()
+        await self._calls.aclose()
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return once a gateway accepts connections.

@@ -1,9 +1,9 @@
-"""TLS of servers that speak HTTP, from the same files as that of gRPC."""
+"""TLS of servers that speak HTTP, and of who asks them, from the same files as that of gRPC."""
 
 import ssl
 from pathlib import Path
 
-from services.common.rpc.tls import ServerTls, checked_pair
+from services.common.rpc.tls import ChannelTls, ServerTls, channel_credentials, checked_pair
 from services.common.watched import Watched
 
 
@@ -27,6 +27,19 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
 
     first.sni_callback = newest
     return first
+
+
+def client_context(tls: ChannelTls) -> ssl.SSLContext:
+    """What a client believes and shows, as the files are now.
+
+    Raises:
+        SettingsError: a file can't be read, is not what it should be, or has expired.
+    """
+    channel_credentials(tls)
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 def _context(tls: ServerTls) -> ssl.SSLContext:

@@ -56,9 +56,11 @@ def is_secure(address: str) -> bool:
     return address.startswith(_TLS_SCHEME)
 
 
-def open_channel(address: str, tls: ChannelTls | None = None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, tls: ChannelTls | None = None, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
     """A channel to ``address`` with this project's limits and keepalive: with TLS where the address begins with grpcs://, or
-    where ``tls`` says how.
+    where ``tls`` says how; ``credentials`` are those that were made of it, None: they are made now.
 
     Raises:
         SettingsError: a file of ``tls`` can't be used.
@@ -68,7 +70,7 @@ def open_channel(address: str, tls: ChannelTls | None = None) -> grpc.aio.Channe
         return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
     tls = tls or ChannelTls()
     name = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
-    return grpc.aio.secure_channel(target, channel_credentials(tls), options=(*_CHANNEL_OPTIONS, *name))
+    return grpc.aio.secure_channel(target, credentials or channel_credentials(tls), options=(*_CHANNEL_OPTIONS, *name))
 
 
 LIVE = "seedvr2.live"

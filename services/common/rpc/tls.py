@@ -68,11 +68,17 @@ def server_tls(certificate: str, key: str, client_ca: str) -> ServerTls | None:
 
 
 def channel_tls(ca: str, certificate: str = "", key: str = "", server_name: str = "") -> ChannelTls | None:
-    """TLS by the settings of a client, which are paths; None where no authority is named."""
-    if not ca:
+    """TLS by the settings of a client, which are paths; None where they name neither an authority nor a certificate.
+
+    Raises:
+        ValueError: they don't fit together.
+    """
+    if bool(certificate) != bool(key):
+        raise ValueError("a client's certificate file and key file belong together")
+    if not (ca or certificate):
         return None
     return ChannelTls(
-        ca=Path(ca), certificate=Path(certificate) if certificate else None, key=Path(key) if key else None,
+        ca=Path(ca) if ca else None, certificate=Path(certificate) if certificate else None, key=Path(key) if key else None,
         server_name=server_name,
     )  # fmt: skip
 
@@ -94,13 +100,23 @@ def channel_credentials(tls: ChannelTls) -> grpc.ChannelCredentials:
     Raises:
         SettingsError: a file can't be read, is not what it should be, or has expired.
     """
+    return watched_credentials(tls).get()
+
+
+def watched_credentials(tls: ChannelTls) -> Watched[grpc.ChannelCredentials]:
+    """The same, other ones each time that the files have changed. Raises SettingsError."""
     if (tls.certificate is None) != (tls.key is None):
         raise SettingsError("A client certificate and its key belong together; name both, or none.")
-    ca = Watched([tls.ca], _checked_ca).get() if tls.ca else None
-    if tls.certificate is None or tls.key is None:
-        return grpc.ssl_channel_credentials(ca)
-    certificate, key = Watched([tls.certificate, tls.key], checked_pair).get()
-    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def read(*files: bytes) -> grpc.ChannelCredentials:
+        pair, authority = (files[:2], files[2:]) if tls.certificate else ((), files)
+        ca = _checked_ca(authority[0]) if authority else None
+        if not pair:
+            return grpc.ssl_channel_credentials(ca)
+        certificate, key = checked_pair(*pair)
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    return Watched([path for path in (tls.certificate, tls.key, tls.ca) if path], read)
 
 
 def handshake_words(details: str) -> str:

@@ -1,6 +1,7 @@
 import contextlib
 import http.server
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,13 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from services.common.check import fault_of, main
+from services.common.http.tls import server_context
 from services.common.rpc.server import LIVE, Server
-from services.common.rpc.tls import ServerTls
+from services.common.rpc.tls import ChannelTls, ServerTls
 from tests.certificates import Authority
 
 
 @contextlib.contextmanager
-def page(status: int) -> Iterator[str]:
+def page(status: int, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server that answers everything with one status; its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -27,10 +29,14 @@ def page(status: int) -> Iterator[str]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        # Whoever is not let in is no fault of the server.
+        server.handle_error = lambda *_: None
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/healthz"
+            yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/healthz"
         finally:
             server.shutdown()
             thread.join()
@@ -70,9 +76,24 @@ async def test_a_service_with_tls_is_well_for_who_trusts_it(tmp_path: Path):
     authority = Authority(tmp_path)
     certificate, key = authority.sign("server")
     async with health(serving=True, tls=ServerTls(certificate=certificate, key=key)) as address:
-        assert await fault_of(urlsplit(address), 5, authority.ca) == ""
+        assert await fault_of(urlsplit(address), 5, ChannelTls(ca=authority.ca)) == ""
         assert (await fault_of(urlsplit(address), 5)).startswith("UNAVAILABLE")
-        assert "nothing.pem" in await fault_of(urlsplit(address), 5, tmp_path / "nothing.pem")
+        assert "nothing.pem" in await fault_of(urlsplit(address), 5, ChannelTls(ca=tmp_path / "nothing.pem"))
+
+
+async def test_services_that_want_a_certificate_are_well_for_who_shows_one(tmp_path: Path):
+    authority = Authority(tmp_path)
+    pair, client = authority.sign("server"), authority.sign("client", "client.example")
+    tls = ServerTls(certificate=pair.certificate, key=pair.key, client_ca=authority.ca)
+    shown = ChannelTls(ca=authority.ca, certificate=client.certificate, key=client.key)
+    async with health(serving=True, tls=tls) as address:
+        assert await fault_of(urlsplit(address), 5, shown) == ""
+        assert (await fault_of(urlsplit(address), 5, ChannelTls(ca=authority.ca))).startswith("UNAVAILABLE")
+    with page(200, server_context(tls)) as address:
+        assert await fault_of(urlsplit(address), 5, shown) == ""
+        for nobody in (ChannelTls(ca=authority.ca), None):
+            assert await fault_of(urlsplit(address), 5, nobody) != ""
+        assert "nothing.pem" in await fault_of(urlsplit(address), 5, ChannelTls(ca=tmp_path / "nothing.pem"))
 
 
 async def test_pages_are_well_by_their_status():

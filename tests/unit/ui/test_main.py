@@ -52,6 +52,12 @@ async def test_the_process_listens_says_where_and_ends_in_order(tmp_path: Path) 
     assert not list(scratch.glob("seedvr2-ui-*"))
 
 
+async def test_a_page_whose_certificates_can_not_be_used_does_not_start(tmp_path: Path) -> None:
+    async with started(address="127.0.0.1:0", gateway_ca_file=str(tmp_path / "missing.pem")) as process:
+        _, said = await process.communicate()
+    assert (process.returncode, b"missing.pem can't be read" in said) == (2, True)
+
+
 async def test_the_page_is_served_over_tls_where_a_certificate_is_named(tmp_path: Path) -> None:
     authority, ready = Authority(tmp_path / "ca"), tmp_path / "ready.json"
     pair = authority.sign("page")

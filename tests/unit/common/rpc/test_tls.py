@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from services.common.client import GatewayClient
 from services.common.errors import SettingsError, Unavailable
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
+from services.common.rpc.renewed import RenewedChannel
 from services.common.rpc.server import Server, open_channel
 from services.common.rpc.tls import ChannelTls, ServerTls, channel_tls, server_credentials, server_tls
 from tests.certificates import Authority, Pair
@@ -106,6 +108,45 @@ async def test_health_can_be_asked_without_tls_on_an_address_of_its_own(good: Pa
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+async def test_a_client_shows_a_renewed_certificate_without_a_restart(authority: Authority, good: Pair, tmp_path: Path):
+    first, second = Authority(tmp_path / "1", "first"), Authority(tmp_path / "2", "second")
+    pair, trusted = first.sign("client", "client.example"), tmp_path / "trusted.pem"
+    trusted.write_bytes(first.ca.read_bytes())
+    tls = ChannelTls(ca=authority.ca, certificate=pair.certificate, key=pair.key)
+    async with _serving(_server(good, trusted)) as address, GatewayClient(f"grpcs://{address}", timeout_s=3, tls=tls) as client:
+        await client.list_jobs()
+        known = client._calls.channel
+        await client.list_jobs()
+        assert client._calls.channel is known
+        # From now on the server lets in whom the other one signs.
+        trusted.write_bytes(second.ca.read_bytes())
+        renewed = second.sign("client", "client.example")
+        pair.key.write_bytes(renewed.key.read_bytes())
+        await client.list_jobs()
+        assert client._calls.channel is known, "half of a pair is no use"
+        pair.certificate.write_bytes(renewed.certificate.read_bytes())
+        await client.list_jobs()
+        assert client._calls.channel is not known
+
+
+async def test_a_stream_goes_on_while_certificates_are_renewed(authority: Authority, good: Pair, tmp_path: Path):
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.ca.read_bytes())
+    server = Server("127.0.0.1:0", tls=_server(good))
+    renewed = RenewedChannel(f"grpcs://127.0.0.1:{await server.start()}", ChannelTls(ca=ca))
+    watching = health_pb2_grpc.HealthStub(renewed.get()).Watch(health_pb2.HealthCheckRequest())
+    assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    before, waiting = renewed.get(), asyncio.create_task(watching.read())
+    ca.write_bytes(2 * authority.ca.read_bytes())
+    assert renewed.get() is not before
+    await server.set_serving(True)
+    assert (await waiting).status == health_pb2.HealthCheckResponse.SERVING
+    answer = await health_pb2_grpc.HealthStub(renewed.get()).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    await renewed.aclose()
+    await server.stop(0)
+
+
 def test_files_that_are_wrong_are_told_by_name(authority: Authority, good: Pair, tmp_path: Path):
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("hello")
@@ -122,6 +163,10 @@ def test_files_that_are_wrong_are_told_by_name(authority: Authority, good: Pair,
 def test_settings_that_do_not_fit_together_are_refused():
     assert server_tls("", "", "") is None
     assert channel_tls("") is None
+    assert channel_tls("", "cert", "key") == ChannelTls(certificate=Path("cert"), key=Path("key"))
+    for pair in (("cert", ""), ("", "key")):
+        with pytest.raises(ValueError, match="belong together"):
+            channel_tls("ca", *pair)
     for files in (("cert", "", ""), ("", "key", ""), ("", "", "ca")):
         with pytest.raises(ValueError, match="belong together"):
             server_tls(*files)
