@@ -175,9 +175,12 @@ class GatewayMetrics:
             ["event"],
             registry=registry,
         )
-        self.span_retries = Counter(
-            "seedvr2_span_retries_total", "Spans that were sent again, by the error's class.", ["reason"], registry=registry
-        )
+        self.span_retries = _known(
+            Counter(
+                "seedvr2_span_retries_total", "Spans that were sent again, by the error's class.", ["reason"], registry=registry
+            ),
+            "WorkerBroken", "WorkerUnavailable", "QueueFull", "Draining", "ModelNotReady", "GpuOutOfMemory",
+        )  # fmt: skip
         self.segments = Counter("seedvr2_segments_stored_total", "Segments stored.", registry=registry)
         self.segments_reused = Counter(
             "seedvr2_segments_reused_total", "Segments that were found in the store and not restored again.", registry=registry

@@ -38,6 +38,15 @@ class Monitoring:
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
 
+    async def query_range(self, expression: str, start: float, end: float, step_s: float) -> list[dict[str, Any]]:
+        """The series of a query over a time, in seconds since 1970."""
+        asked = {"query": expression, "start": start, "end": end, "step": step_s}
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://{self.address}/api/v1/query_range", params=asked)
+        assert answer.status_code == 200, f"{expression}: {answer.text}"
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
     async def until(self, expression: str, within_s: float = 60.0) -> list[dict[str, Any]]:
         """The series of a query as soon as there are some."""
         async with asyncio.timeout(within_s):

@@ -2,9 +2,6 @@
 
 import math
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +11,16 @@ import yaml
 from scripts.dashboards import DASHBOARDS, Panel
 from services.common.client import GatewayClient
 from tests.clips import make
-from tests.fakes.nvml import build
 from tests.integration.gateway_calls import finished, request
-from tests.integration.processes import Process, gateway, running
-from tests.integration.prometheus import Monitoring, monitoring
+from tests.integration.monitored import monitored
+from tests.integration.processes import Process
+from tests.integration.prometheus import Monitoring
 
 pytestmark = pytest.mark.integration
 
 ALERTS = Path(__file__).parents[2] / "helm" / "seedvr2" / "files" / "alerts.yaml"
 # Whatever moved since the start is seen, also where a machine takes its time.
 _INTERVAL = "10m"
-
-
-@dataclass(frozen=True)
-class Watched:
-    """Services with a job behind them, and what watches them."""
-
-    prometheus: Monitoring
-    worker: Process
-
-
-@asynccontextmanager
-async def watched(directory: Path) -> AsyncIterator[Watched]:
-    """A gateway, a worker with the embedded model beside a GPU that only NVIDIA's library knows of, and the page."""
-    (directory / "libraries").mkdir()
-    build(directory / "libraries")
-    worker = Process(
-        "services.inference", "SEEDVR2_INFERENCE", directory / "w", {"LD_LIBRARY_PATH": str(directory / "libraries")},
-        metrics_address="127.0.0.1:0", torch_threads=1, device="cpu", ranks=1, pool="nano",
-    )  # fmt: skip
-    async with running(worker):
-        front = gateway(directory / "gateway", worker, metrics_address="127.0.0.1:0")
-        async with running(front):
-            page = Process("services.ui", "SEEDVR2_UI", directory / "ui", gateway_address=front.address)
-            async with running(page):
-                targets = {"w": worker.ready["metrics_address"], "g": front.ready["metrics_address"], "ui": page.address}
-                async with monitoring(directory / "prometheus", targets, quick_rules(directory)) as prometheus:
-                    await prometheus.until("seedvr2_ready == 1", 120)
-                    await restore(front, directory)
-                    yield Watched(prometheus=prometheus, worker=worker)
 
 
 def quick_rules(directory: Path) -> Path:
@@ -80,8 +48,9 @@ async def values_of(prometheus: Monitoring, query: str) -> list[float]:
 
 
 async def test_every_panel_shows_something_and_a_lost_worker_is_reported(tmp_path: Path):
-    async with watched(tmp_path) as it:
+    async with monitored(tmp_path, quick_rules(tmp_path)) as it:
         prometheus = it.prometheus
+        await restore(it.gateway, tmp_path)
         for moved in ("seedvr2_spans_total", "seedvr2_jobs_ended_total", "seedvr2_download_bytes_total"):
             await prometheus.until(f"sum(rate({moved}[{_INTERVAL}])) > 0")
         empty = [
@@ -93,7 +62,7 @@ async def test_every_panel_shows_something_and_a_lost_worker_is_reported(tmp_pat
         ]
         assert not empty, "\n".join(empty)
         assert {alert["labels"]["alertname"] for alert in prometheus.told} <= {"Seedvr2GpuErrors"}
-        await it.worker.kill()
+        await it.workers[0].kill()
         told = await prometheus.until_told("Seedvr2WorkersLost")
         assert told["labels"] | {"state": "lost", "severity": "warning"} == told["labels"]
         assert told["annotations"]["summary"] == "1 workers are lost."
