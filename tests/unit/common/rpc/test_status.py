@@ -20,6 +20,7 @@ from services.common.errors import (
 )
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.common.pb.seedvr2.v1 import gateway_pb2_grpc
+from services.common.rpc.ending import CallEnding
 from services.common.rpc.server import Server, open_channel
 from services.common.rpc.status import canonical_code, code_of, error_of, status_of
 
@@ -109,14 +110,15 @@ async def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_sent():
 
 
 async def test_an_error_while_the_client_streams_ends_the_call():
-    async def many() -> AsyncIterator[pb.WriteUploadRequest]:
-        while True:
-            yield pb.WriteUploadRequest(data=bytes(1000))
-
     async with Running(Failing(InvalidOption("no", field="offset"))) as stub:
+        call = stub.WriteUpload()
+        ending = CallEnding(call)
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+            while True:
+                await call.write(pb.WriteUploadRequest(data=bytes(1000)))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.WriteUpload(many())
-    assert error_of(caught.value).field == "offset"
+            await call
+        assert error_of(await ending.failure(caught.value)).field == "offset"
 
 
 async def test_cancelling_a_call_cancels_its_handler():
