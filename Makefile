@@ -26,8 +26,9 @@ demo: setup     ## restore a bad clip through all services with the embedded mod
 run: setup      ## the web page on this machine, http://127.0.0.1:7860
 	.venv/bin/seedvr2 up
 
-test: setup helm-bin ## all tests
-	$(PY) -m pytest
+TESTS_AT_ONCE ?= 2
+test: setup helm-bin ## all tests, two files at a time; TESTS_AT_ONCE=0 one after the other
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 helm-test: checkov ## the chart: what both Helms render, and what checkov says of it
 	$(PY) -m pytest -q tests/helm
