@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 
 from services.common.otlp import TracingSettings
+from services.gateway.buckets.settings import BucketSettings
 from services.gateway.identity.settings import IdentitySettings
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.s3.settings import S3Settings
+from services.gateway.web.settings import WebSettings
 from services.inference.delivery.settings import DeliverySettings
 from services.inference.settings import InferenceSettings
 from services.ui.settings import UiSettings
@@ -23,6 +25,8 @@ SETTINGS = {
     "ui.settings": UiSettings,
     "gateway.settings": GatewaySettings,
     "gateway.s3Settings": S3Settings,
+    "gateway.webSettings": WebSettings,
+    "gateway.bucketSettings": BucketSettings,
     "inference.defaults.settings": InferenceSettings,
     "models.fetch.settings": DeliverySettings,
 }
@@ -67,11 +71,11 @@ BY_PATH: dict[str, Schema] = {
 
 _NAMES: list[tuple[str, Schema]] = [
     ("commonLabels commonAnnotations annotations podAnnotations podLabels labels nodeSelector timeouts", _STRINGS),
-    ("podSecurityContext securityContext affinity sessionPersistence", _OBJECT),
-    ("tolerations topologySpreadConstraints extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers", _OBJECTS),
+    ("podSecurityContext securityContext affinity sessionPersistence extraPodSpec", _OBJECT),
+    ("tolerations topologySpreadConstraints extraEnv extraEnvFrom extraVolumes extraVolumeMounts", _OBJECTS),
     ("parentRefs relabelings metricRelabelings extraGroups", _OBJECTS),
     ("pageFrom clientsFrom metricsFrom storeTo apiServerTo modelsTo gatewayTo tracingTo dnsTo", _OBJECTS),
-    ("extraIngress extraEgress", _OBJECTS),
+    ("extraIngress extraEgress extraContainers extraInitContainers", _OBJECTS),
     ("imagePullSecrets hostnames accessModes disabled", {"type": "array", "items": {"type": "string"}}),
     ("maxSurge maxUnavailable", _NUMBER_OR_PERCENT),
     ("size uploadSpace tmp shm", _SIZE),
@@ -107,6 +111,8 @@ MEANINGS = {
     "extraVolumes": "more volumes",
     "extraVolumeMounts": "more mounts",
     "extraContainers": "containers beside it",
+    "extraInitContainers": "containers that run before it",
+    "extraPodSpec": "more of the pods' spec, for example hostAliases or dnsConfig",
     "podAnnotations": "of pods",
     "podLabels": "of pods",
     "podSecurityContext": "laid over that of all pods",

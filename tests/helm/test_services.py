@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helm.chart import CHART, Object, Refused, container, render, variables
+from tests.helm.chart import CHART, Object, Refused, Rendered, container, render, variables
 
 RESTRICTED = CHART / "ci" / "restricted.yaml"
 S3 = {"store": {"type": "s3"}, "minio": {"endpoint": "https://s3.example"}}
@@ -273,3 +273,57 @@ def test_helm_test_speaks_tls_to_a_gateway_that_does():
 def test_half_of_tls_is_refused(tls: Object, words: str):
     with pytest.raises(Refused, match=words):
         render({"gateway": {"tls": tls}})
+
+
+def ports(rendered: Rendered, name: str) -> dict[str, str]:
+    """How a Service's ports are spoken to, by name."""
+    spec = rendered.get("Service", name)["spec"]
+    return {port["name"]: port.get("appProtocol", "") for port in spec["ports"]}
+
+
+def test_services_say_how_they_are_spoken_to():
+    plain, secured = render(), render({"gateway": {"tls": {"existingSecret": "a"}}, "ui": {"tls": {"existingSecret": "b"}}})
+    assert ports(plain, "gateway") == {"grpc": "kubernetes.io/h2c", "rest": "http", "metrics": ""}
+    assert ports(secured, "gateway") == {"grpc": "https", "rest": "https", "metrics": ""}
+    assert (ports(plain, "ui"), ports(secured, "ui")) == ({"http": "http"}, {"http": "https"})
+
+
+def test_a_page_with_tls_is_probed_scraped_and_tested_by_it():
+    values: Object = {"ui": {"tls": {"existingSecret": "page"}}, "metrics": {"serviceMonitor": {"enabled": True}}}
+    rendered = render(values)
+    page = container(rendered.pods()["demo-seedvr2-ui"], "ui")
+    assert variables(page)["SEEDVR2_UI_TLS_CERTIFICATE_FILE"] == "/run/seedvr2/tls/tls.crt"
+    assert {page[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "readiness", "liveness")} == {"HTTPS"}
+    (endpoint,) = rendered.get("ServiceMonitor", "ui")["spec"]["endpoints"]
+    assert (endpoint["scheme"], endpoint["tlsConfig"]["serverName"]) == ("https", "demo-seedvr2-ui.video.svc")
+    command = rendered.get("Pod", "test-ui")["spec"]["containers"][0]["command"]
+    assert command[-3:] == ["--ca", "/run/seedvr2/ca/ca.crt", "https://demo-seedvr2-ui.video.svc:80/readyz"]
+
+
+def test_every_service_sends_its_spans():
+    rendered = render({"tracing": {"settings": {"endpoint": "http://collector:4317"}}})
+    for name in ("ui", "gateway", "inference-cpu"):
+        (box,) = rendered.pods()[f"demo-seedvr2-{name}"]["spec"]["containers"]
+        assert variables(box)["SEEDVR2_TRACING_ENDPOINT"] == "http://collector:4317", name
+    for component in ("ui", "gateway", "inference"):
+        out = rendered.get("NetworkPolicy", component)["spec"]["egress"]
+        assert any({"port": 4317, "protocol": "TCP"} in rule["ports"] for rule in out), component
+
+
+def test_what_users_add_to_pods_is_there():
+    more: Object = {
+        "extraInitContainers": [{"name": "first", "image": "i"}],
+        "extraPodSpec": {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["s3.internal"]}]},
+    }
+    rendered = render({"ui": more, "gateway": more, "inference": {"defaults": more}})
+    for name in ("ui", "gateway", "inference-cpu"):
+        spec = rendered.pods()[f"demo-seedvr2-{name}"]["spec"]
+        assert [each["name"] for each in spec["initContainers"]] == ["first"], name
+        assert spec["hostAliases"][0]["hostnames"] == ["s3.internal"], name
+
+
+def test_sources_on_the_web_and_in_buckets_are_allowed_by_values():
+    gateway: Object = {"webSettings": {"sources": True}, "bucketSettings": {"endpoint": "https://s3", "sources": ["films/"]}}
+    said = variables(box("gateway", {"gateway": gateway}))
+    assert said["SEEDVR2_WEB_SOURCES"] == "true"
+    assert (said["SEEDVR2_BUCKETS_ENDPOINT"], said["SEEDVR2_BUCKETS_SOURCES"]) == ("https://s3", "films/")

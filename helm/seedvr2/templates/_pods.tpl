@@ -36,6 +36,9 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with $settings.extraPodSpec }}
+{{ toYaml . }}
+{{- end }}
 {{- with $settings.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
@@ -71,10 +74,17 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{- /* Variables of tracing, the same for gateways and workers. Argument: root. */ -}}
+{{- /* Variables of tracing, the same for pages, gateways and workers. Argument: root. */ -}}
 {{- define "seedvr2.tracing" -}}
 {{- range $name, $value := .Values.tracing.settings }}
 SEEDVR2_TRACING_{{ upper $name }}: {{ toJson $value }}
+{{- end }}
+{{- end -}}
+
+{{- define "seedvr2.extraInitContainers" -}}
+{{- with .extraInitContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -174,4 +184,14 @@ SEEDVR2_S3_CA_FILE: /run/seedvr2/s3-ca/ca.crt
   secret:
     secretName: {{ .secret }}
     defaultMode: 0440
+{{- end -}}
+
+{{- /* A volume with the authority of a Secret alone, without a key that may lie beside it. Argument: the Secret. */ -}}
+{{- define "seedvr2.caVolume" -}}
+- name: ca
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0444
+    items:
+      - {key: ca.crt, path: ca.crt}
 {{- end -}}
