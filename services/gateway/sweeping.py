@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from services.common.errors import JobNotFound, NewerRelease, NotFound, ServiceError, UploadNotFound, WrongState
@@ -83,17 +83,19 @@ class Sweeper:
     async def sweep(self) -> None:
         """Look at everything once. Raises Unavailable."""
         await self._store.tidy()
+        there = set[Ref]()
         for owner in await records.owners(self._store):
             # Listed before any plan is read: whatever is stored later has a plan that is not looked at here.
             spans = await self._store.names(keys.segments(owner))
             known = await self._jobs(owner)
+            there.update(job.ref for job in known.jobs)
             await for_each(known.jobs, self._look_at_job, at_once=_AT_ONCE)
             await self._sweep_uploads(owner, known)
             if known.complete:
                 # A plan of a later release says of no segment that it isn't needed.
                 with contextlib.suppress(NewerRelease):
                     await self._sweep_segments(owner, set(spans), known.jobs)
-        await self._sweep_leases()
+        await self._sweep_leases(there)
 
     async def _sweep_alone(self) -> None:
         lease = await self._leases.acquire(_SWEEP)
@@ -184,8 +186,10 @@ class Sweeper:
 
     async def _look_at_upload_remains(self, ref: Ref) -> None:
         names = [keys.upload(ref, name) for name in ("complete.json", "data")]
-        if await self._is_old(names, self._settings.leftover_s):
-            for name in names:
+        there = [name for name in names if await self._modified(name) is not None]
+        # Some servers go on telling of a place after its last object went.
+        if there and await self._is_old(there, self._settings.leftover_s):
+            for name in there:
                 await self._store.delete(name)
             self._count("leftover", ref)
 
@@ -211,26 +215,28 @@ class Sweeper:
 
     # ---- leases ----
 
-    async def _sweep_leases(self) -> None:
+    async def _sweep_leases(self, there: Collection[Ref]) -> None:
         """Forget those whose job is gone: whoever deleted it was killed before it came to that, or had lost touch with them."""
-        leased = set(await self._leases.jobs()) - {_SWEEP}
-        for owner in {ref.owner for ref in leased}:
-            leased.difference_update(await records.job_refs(self._store, owner))
-        leased.difference_update(await records.marked(self._store))
-        await for_each(leased, self._forget_lease, at_once=_AT_ONCE)
+        leased = set(await self._leases.jobs()).difference(there, {_SWEEP})
+        await for_each(leased, self._look_at_lease, at_once=_AT_ONCE)
 
-    async def _forget_lease(self, ref: Ref) -> None:
+    async def _look_at_lease(self, ref: Ref) -> None:
+        if not await self._is_gone(ref):
+            return
         lease = await self._leases.acquire(ref)
         if lease is None:
             return
         gone = False
         try:
-            # A job that is just being created is marked first, and driven last, with a lease that begins anew.
-            gone = not (await self._is_marked(ref) or await self._store.keys(keys.job(ref, "")))
+            gone = await self._is_gone(ref)
         finally:
             await finished(self._leases.release(lease, forget=gone))
         if gone:
             self._count("lease", ref)
+
+    async def _is_gone(self, ref: Ref) -> bool:
+        # A job that is just being created is marked first, and driven last, with a lease that begins anew.
+        return not (await self._is_marked(ref) or await self._store.keys(keys.job(ref, "")))
 
     # ---- time ----
 

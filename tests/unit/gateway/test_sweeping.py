@@ -1,6 +1,7 @@
 """Retention over a real store: what expires goes, what is needed stays."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -203,6 +204,19 @@ async def test_the_leases_of_jobs_that_are_gone_go_and_those_of_others_stay(gate
         await gateway.leases.release(lease)
     await gateway.service._sweeper.sweep()
     assert await leased(gateway.leases) == [JOB, ref("of-both", "somebody")]
+
+
+async def test_a_place_that_a_server_tells_of_after_its_last_object_went_is_nothing(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    for place in ("jobs", "uploads", "segments"):
+        (gateway.store._root / "owners/local" / place / "gone").mkdir(parents=True)
+    await gateway.leases.release(await taken(gateway.leases, ref("gone")))
+    keep(gateway, leftover_s=0.0)
+    await gateway.service._sweeper.sweep()
+    removed = [vars(each)["kind"] for each in caplog.records if each.message == "removed what nobody needs any more"]
+    assert removed == ["lease"]
 
 
 async def test_the_lease_of_a_job_that_is_just_being_created_or_can_not_be_read_stays(gateway: Gateway):
