@@ -192,7 +192,7 @@ class GatewayMetrics:
             registry=registry,
         )
         self.swept = Counter(
-            "seedvr2_swept_total", "What was removed because nobody needs it any more, by kind: job, upload, leftover.",
+            "seedvr2_swept_total", "What was removed because nobody needs it any more, by kind: job, upload, leftover, lease.",
             ["kind"], registry=registry,
         )  # fmt: skip
         self.upload_bytes = Counter("seedvr2_upload_bytes_total", "Bytes received in uploads.", registry=registry)
