@@ -17,7 +17,11 @@ def test_a_cookie_holds_a_token_that_nobody_else_can_read():
     assert seal.open(cookie) == HELD
 
 
-@pytest.mark.parametrize("cookie", ["", "nonsense", "ü", Fernet(Fernet.generate_key()).encrypt(b"{}").decode()])
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "nonsense", "ü", Fernet(Fernet.generate_key()).encrypt(b"{}").decode()],
+    ids=["nothing", "nonsense", "another letter", "another key"],
+)
 def test_what_is_not_from_here_is_nothing(cookie: str):
     assert Seal("", 3600).open(cookie) is None
 

@@ -56,7 +56,11 @@ async def test_a_call_runs_in_the_name_of_whoever_makes_it(door: Door):
     assert (caller.subject, caller.role, caller.owner) == ("alice", Role.USER, owner_of("alice"))
 
 
-@pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", f"Basic {ALICE}", ALICE, f"Bearer {ALICE} Bearer {ROOT}"])
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer ", f"Basic {ALICE}", ALICE, f"Bearer {ALICE} Bearer {ROOT}"],
+    ids=["nothing", "word", "space", "scheme", "token", "two"],
+)
 async def test_whoever_shows_no_token_that_counts_is_not_let_in(door: Door, authorization: str):
     with pytest.raises(Unauthenticated):
         await _call(door, "GetJob", Presented(authorization=authorization, subject="", address="192.0.2.1"))

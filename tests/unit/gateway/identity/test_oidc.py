@@ -91,7 +91,7 @@ async def test_another_claim_can_say_who_it_is(provider: Provider, settings: Oid
         ({"sub": "two words"}, "without spaces"),
         ({"sub": "local"}, "choose another subject"),
     ],
-    ids=str,
+    ids=["expired", "not yet", "for another", "from another", "for ever", "for nobody", "two words", "local"],
 )
 async def test_a_token_that_is_not_for_us_is_refused(provider: Provider, tokens: OidcTokens, claims: dict[str, Any], words: str):
     token = provider.token(**claims)
