@@ -13,6 +13,7 @@ from bench.chaos.fleet import PREFIX, Fleet
 from bench.chaos.harm import Suffered
 from bench.chaos.jobs import DEADLY, Failure, Outcome
 from services.common.errors import all_errors
+from services.gateway import keys
 from services.gateway.leases.records import holder_of
 from tests.s3 import client_of
 
@@ -32,10 +33,10 @@ _TRUE: dict[str, tuple[set[Kind], int]] = {
 _LATE_S = 20.0
 """How long after it is healed a fault may still be felt: tries and waits that began meanwhile."""
 
-_BOOKED = f"{PREFIX}usage/"
-"""What owners used is kept when their jobs are gone."""
+_KEPT_OBJECTS = (PREFIX + keys.USAGE, PREFIX + keys.POOLS)
+"""What owners used, and what pools served, is kept when jobs are gone."""
 
-_KEPT = ("gateways/sweep",)
+_KEPT_LEASES = ("gateways/sweep",)
 """Leases that are for no job: who looks for what has expired."""
 
 _EXPECTED = re.compile(rf"services\.common\.errors\.({'|'.join(all_errors())})\b")
@@ -73,7 +74,7 @@ def left_objects(fleet: Fleet) -> list[str]:
     """What is in the bucket, parts that never became an object included; a line for each job, upload and span."""
     client, bucket = client_of(fleet.server.s3), fleet.server.s3.bucket
     names = (str(each.object_name) for each in client.list_objects(bucket, PREFIX, recursive=True))
-    objects = [name for name in names if not name.startswith(_BOOKED)]
+    objects = [name for name in names if not name.startswith(_KEPT_OBJECTS)]
     # The client has no public method for this.
     parts = client._list_multipart_uploads(bucket, prefix=PREFIX).uploads
     objects += [f"{each.object_name} (parts)" for each in parts]
@@ -87,7 +88,7 @@ async def left_leases(fleet: Fleet) -> list[str]:
     """Leases of jobs. Presences of gateways that were killed are removed by the others in time."""
     records, _ = await fleet.cluster.api.list_all(fleet.cluster.leases, "seedvr2.io/lease=job")
     named = {each["metadata"]["annotations"]["seedvr2.io/job"]: holder_of(each) for each in records}
-    return [f"the lease of {job}, held by {holder or 'nobody'}" for job, holder in named.items() if job not in _KEPT]
+    return [f"the lease of {job}, held by {holder or 'nobody'}" for job, holder in named.items() if job not in _KEPT_LEASES]
 
 
 def swept(log: Path) -> Counter[str]:

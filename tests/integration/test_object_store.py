@@ -13,6 +13,7 @@ import pytest_asyncio
 from services.common.client import GatewayClient
 from services.common.errors import ServiceError
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
+from services.gateway import keys
 from services.gateway.store.s3.store import S3Store
 from tests.clips import make
 from tests.fault_proxy import Fault, FaultProxy
@@ -59,8 +60,8 @@ async def test_a_job_gives_the_same_bytes_as_in_a_directory_and_leaves_nothing(
         await it.client.delete_job("job")
         await it.client.delete_upload(it.upload.upload_id)
         with contextlib.closing(S3Store(s3)) as store:
-            # What was used is kept.
-            assert [key for key in await store.objects.keys("") if not key.startswith("usage/")] == []
+            # What was used is kept, and what pools served.
+            assert [key for key in await store.objects.keys("") if not key.startswith((keys.USAGE, keys.POOLS))] == []
         assert "remove leftovers after 7 days" in it.gateway.log
         assert server.s3.secret_key not in it.gateway.log
 

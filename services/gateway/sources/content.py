@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from services.gateway.store.base import Store
 from services.gateway.uploads import Upload, Uploads
 
 _KEPT = 4
+_FIELD = "request.source.upload_id"
 
 T = TypeVar("T")
 
@@ -81,18 +82,23 @@ class Sources:
     @asynccontextmanager
     async def file(self, ref: Ref) -> AsyncIterator[Path]:
         """The upload as a file."""
-        async with self._store.local_path(keys.upload(ref, "data")) as path:
+        async with AsyncExitStack() as stack:
+            try:
+                path = await stack.enter_async_context(self._store.local_path(keys.upload(ref, "data")))
+            except NotFound as error:
+                # Deleted, or expired, since it was looked for.
+                raise UploadNotFound(f"There is no upload {ref.id} any more.", field=_FIELD) from error
             yield path
 
     async def _complete(self, ref: Ref) -> Upload:
         try:
             upload = await self._uploads.get(ref)
         except UploadNotFound as error:
-            raise UploadNotFound(error.message, field="request.source.upload_id") from error
+            raise UploadNotFound(error.message, field=_FIELD) from error
         if not upload.complete:
             raise WrongState(
                 f"The upload {ref.id} is not complete, {upload.received_bytes} bytes are there; send the rest and finish it.",
-                field="request.source.upload_id",
+                field=_FIELD,
             )
         if not upload.size_bytes:
             raise InvalidVideo("The file is empty; send one with a video in it.")
