@@ -29,6 +29,7 @@ from services.common.plan import RestorePlan, Segment
 from services.inference.admission import NOISE
 from services.inference.gpu.memory import Setting
 from services.inference.groups import Group, Groups, choose_layout, load_orders
+from services.inference.machines import Machines
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress
 from services.inference.models import find_model
 from services.inference.ranks import RANK_MODULE, RankLimits
@@ -84,7 +85,7 @@ class Bench:
             threads=1,
         )  # fmt: skip
         limits = RankLimits(start_s=_READY_S, stop_s=_STOP_S)
-        self.groups = Groups(orders, limits, self._metrics, meetings=directory)
+        self.groups = Groups(orders, limits, self._metrics, Machines(directory))
         self._videos = VideoProcesses(
             directory, VideoLimits(memory_bytes=8 << 30, cpu_s=600, encoder_threads=1), "bench.raw_video"
         )  # fmt: skip

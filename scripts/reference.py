@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from scripts import chart
 from scripts.memory_page import memory_page
 from services.common.errors import all_errors
-from services.common.metrics import GatewayMetrics, InferenceMetrics, UiMetrics
+from services.common.metrics import GatewayMetrics, InferenceMetrics, RankHostMetrics, UiMetrics
 from services.common.otlp import PREFIX as TRACING_PREFIX
 from services.common.otlp import TracingSettings
 from services.common.rpc.status import code_of
@@ -32,6 +32,8 @@ from services.gateway.web.settings import PREFIX as WEB_PREFIX
 from services.gateway.web.settings import WebSettings
 from services.inference.delivery.settings import DeliverySettings
 from services.inference.gpu_metrics import GpuMetrics
+from services.inference.hosts.settings import PREFIX as RANK_HOST_PREFIX
+from services.inference.hosts.settings import RankHostSettings
 from services.inference.settings import InferenceSettings
 from services.ui.settings import UiSettings
 
@@ -43,6 +45,7 @@ SETTINGS = {
     "Users' buckets (the gateway)": (BUCKETS_PREFIX, BucketSettings),
     "Sources on the web, and webhooks (the gateway)": (WEB_PREFIX, WebSettings),
     "Inference": ("SEEDVR2_INFERENCE", InferenceSettings),
+    "Rank host (`python -m services.inference.hosts`)": (RANK_HOST_PREFIX, RankHostSettings),
     "Traces (gateway, inference and UI)": (TRACING_PREFIX, TracingSettings),
     "UI": ("SEEDVR2_UI", UiSettings),
     "Model delivery (`python -m services.inference.models`)": ("SEEDVR2_MODELS", DeliverySettings),
@@ -88,7 +91,10 @@ _TOTAL = {"counter": "_total", "gauge": ""}
 def metrics_page() -> str:
     """Every metric: its type, labels and meaning."""
     parts = ["# What is measured?", "Prometheus text format under `/metrics`; units are in the names, counters end in `_total`."]
-    for title, cls in (("Gateway", GatewayMetrics), ("Inference", InferenceMetrics), ("UI", UiMetrics)):
+    services = (
+        ("Gateway", GatewayMetrics), ("Inference", InferenceMetrics), ("Rank host", RankHostMetrics), ("UI", UiMetrics),
+    )  # fmt: skip
+    for title, cls in services:
         metrics: list[MetricWrapperBase] = list(vars(cls(CollectorRegistry())).values())
         rows = [(f"`{_exposed(m)}`", m._type, ", ".join(m._labelnames), m._documentation) for m in metrics]
         parts += [f"## {title}", _table(_HEAD, rows)]

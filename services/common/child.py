@@ -72,14 +72,14 @@ class Child:
     ) -> Self:
         """Start ``python -m module``. Secrets of the parent's environment are not handed on; ``environment`` adds to it.
 
-        Sockets in ``handed`` have the same numbers in the child; the parent's own ends of them stay open.
+        The child has the sockets in ``handed`` from :func:`handed_sockets`; the parent's own ends of them stay open.
         """
         limits = limits or Limits()
         ours, theirs = channel_pair()
         kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), json.dumps(asdict(limits)), *arguments,
+                sys.executable, "-m", module, _numbers(theirs, *handed), str(os.getpid()), json.dumps(asdict(limits)), *arguments,
                 pass_fds=tuple(end.fileno() for end in (theirs, *handed)), stdin=asyncio.subprocess.DEVNULL,
                 env=kept | (environment or {}),
             )  # fmt: skip
@@ -186,10 +186,10 @@ def run_child(main: Callable[[Channel], None]) -> None:
     The ``arguments`` of :meth:`Child.start` begin at ``sys.argv[4]``.
     """
     setup_logging(os.environ.get("SEEDVR2_SERVICE", "child"))
-    end, parent, limits = int(sys.argv[1]), int(sys.argv[2]), Limits(**json.loads(sys.argv[3]))
+    parent, limits = int(sys.argv[2]), Limits(**json.loads(sys.argv[3]))
     _die_with_parent(parent)
     _apply(limits)
-    channel = Channel(socket.socket(fileno=end))
+    channel = Channel(socket.socket(fileno=_handed()[0]))
     try:
         main(channel)
     except ChannelClosed:
@@ -198,6 +198,20 @@ def run_child(main: Callable[[Channel], None]) -> None:
         _report(channel, InternalError("It needs more memory than a helper process may have."))
     except ServiceError as error:
         _report(channel, error)
+
+
+def handed_sockets() -> list[socket.socket]:
+    """The child's side: what was handed to it, in that order. To be called once."""
+    return [socket.socket(fileno=number) for number in _handed()[1:]]
+
+
+def _numbers(*ends: socket.socket) -> str:
+    return ",".join(str(end.fileno()) for end in ends)
+
+
+def _handed() -> list[int]:
+    """Numbers of the channel's socket and of those that were handed on."""
+    return [int(number) for number in sys.argv[1].split(",")]
 
 
 def _report(channel: Channel, error: ServiceError) -> None:

@@ -226,6 +226,14 @@ class GatewayMetrics:
         )
 
 
+class RankHostMetrics:
+    """What a rank host measures; the rest of its ranks is told by their worker."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ranks = Gauge("seedvr2_rank_host_ranks", "Rank processes that run here for a worker.", registry=registry)
+        self.memory = Gauge("seedvr2_rank_memory_bytes", "Resident memory of a rank's process.", ["rank"], registry=registry)
+
+
 class UiMetrics:
     """What the web page's server measures."""
 

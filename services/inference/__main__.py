@@ -18,11 +18,14 @@ from services.common.otlp import PREFIX as TRACING_PREFIX
 from services.common.otlp import TracingSettings, open_recorder
 from services.common.ready import tell_ready, with_port
 from services.common.rpc.server import Server, wait_for_signal
-from services.common.rpc.tls import server_tls
+from services.common.rpc.tls import channel_tls, server_tls
 from services.common.settings import read_settings
 from services.inference.engine import Engine
 from services.inference.gpu_metrics import GpuMetrics
 from services.inference.groups import Groups, choose_layout, load_orders
+from services.inference.hosts.addresses import HostAddresses, host_addresses
+from services.inference.hosts.remote import RemoteHost
+from services.inference.machines import Machines
 from services.inference.model_files import named_directory
 from services.inference.models import find_model
 from services.inference.ranks import RankLimits
@@ -90,9 +93,12 @@ async def _follow_health(engine: Engine, server: Server) -> None:
 
 def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetrics) -> Engine:
     files = find_model(settings.model, settings.model_directory)
+    addresses = host_addresses(settings.rank_hosts, settings.meeting_address, os.environ)
     orders = load_orders(
         model=files.name, directory=files.directory, sha256=files.sha256, device=settings.device, dtype=settings.dtype,
-        layout=choose_layout(device=settings.device, ranks=settings.ranks, sequence=settings.sequence),
+        layout=choose_layout(
+            device=settings.device, ranks=settings.ranks, sequence=settings.sequence, machines=addresses.machines
+        ),
         threads=settings.torch_threads,
     )  # fmt: skip
     limits = VideoLimits(
@@ -102,11 +108,20 @@ def _engine(settings: InferenceSettings, private: Path, metrics: InferenceMetric
     return Engine(
         model=files.name, pool=settings.pool,
         groups=Groups(
-            orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics, meetings=private
+            orders, RankLimits(start_s=settings.rank_start_s, stop_s=settings.rank_stop_s), metrics,
+            _machines(settings, addresses, private),
         ),
         videos=VideoProcesses(private, limits), queue_spans=settings.queue_spans, metrics=metrics,
         queue_s=settings.queue_s or None,
     )  # fmt: skip
+
+
+def _machines(settings: InferenceSettings, addresses: HostAddresses, private: Path) -> Machines:
+    tls = channel_tls(
+        settings.rank_hosts_ca_file, settings.tls_certificate_file, settings.tls_key_file, settings.rank_hosts_server_name
+    )
+    hosts = [RemoteHost(address, tls) for address in addresses.hosts]
+    return Machines(private, hosts=hosts, address=addresses.meeting)
 
 
 if __name__ == "__main__":

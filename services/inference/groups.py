@@ -8,19 +8,19 @@ import asyncio
 import itertools
 import logging
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from services.common.channel import Message, channel_pair
+from services.common.channel import Message
 from services.common.errors import GpuOutOfMemory, ServiceError, SettingsError, WorkerBroken
 from services.common.metrics import InferenceMetrics
 from services.inference.layout import ParallelLayout, layout_of
+from services.inference.machines import Events, Machines
 from services.inference.messages import LEADER, LoadOrder, RankReady, RestoreOrder
 from services.inference.orders import Order
-from services.inference.ranks import RANK_MODULE, Loss, Rank, RankLimits
+from services.inference.ranks import Loss, Rank, RankLimits
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -32,24 +32,26 @@ class Group:
     """Ranks that share a span, kept alive."""
 
     def __init__(
-        self, orders: Sequence[LoadOrder], limits: RankLimits, metrics: InferenceMetrics, on_change: Callable[[], None], *,
-        meetings: Path, module: str,
+        self, orders: Sequence[LoadOrder], limits: RankLimits, metrics: InferenceMetrics, on_change: Callable[[], None],
+        machines: Machines,
     ) -> None:  # fmt: skip
-        """``orders`` are those of its ranks, the leader's first; ``meetings`` is a directory of this server alone."""
+        """``orders`` are those of its ranks, the leader's first; ``machines`` are what they run on."""
         self.ranks = tuple(
-            Rank(order, limits, metrics, module, on_ready=self._rise, hear=partial(self._hear, place))
+            Rank(order, limits, metrics, on_ready=self._rise, hear=partial(self._hear, place))
             for place, order in enumerate(orders)
         )
         self.ready: RankReady | None = None
         """What the leader said when all ranks were ready; None while they aren't."""
         self.loss: Loss | None = None
         """How a rank was lost since the group was ready last."""
+        self._load_orders = orders
         self._limits = limits
         self._on_change = on_change
-        self._meetings = meetings
+        self._machines = machines
         self._orders: dict[int, Order] = {}
         self._numbers = itertools.count(1)
-        self._lives = itertools.count(1)
+        self._missing: Loss | None = None
+        self._leaving: Loss | None = None
         self._given_up: asyncio.Future[Loss] | None = None
 
     @property
@@ -111,25 +113,41 @@ class Group:
 
     async def _live(self) -> bool:
         """One life of the processes, to the end of all; whether they were ready in it."""
-        self._given_up = asyncio.get_running_loop().create_future()
-        meeting = self._meetings / f"ranks-{self.ranks[LEADER].index}-{next(self._lives)}"
-        links = _links(len(self.ranks))
-        try:
+        self._given_up, self._leaving = asyncio.get_running_loop().create_future(), None
+        events = Events(waiting=self._miss, leaving=self._retire)
+        async with self._machines.life(self._load_orders, events) as life:
+            self._missing = None
             async with asyncio.TaskGroup() as lives:
                 tasks = [
-                    lives.create_task(rank.live(ends, str(meeting) if len(links) > 1 else ""))
-                    for rank, ends in zip(self.ranks, links, strict=True)
+                    lives.create_task(rank.live(start, life.meeting)) for rank, start in zip(self.ranks, life.starts, strict=True)
                 ]
                 loss = await self._cause(tasks, self._given_up)
                 was_ready = self.ready is not None
                 self._fall(loss)
                 for task in tasks:
                     task.cancel()
-        finally:
-            meeting.unlink(missing_ok=True)
-            for end in itertools.chain(*links):
-                end.close()
         return was_ready
+
+    def _miss(self, loss: Loss) -> None:
+        """A machine isn't there yet."""
+        if self._missing != loss:
+            _log.warning("a machine is missing", extra={"rank": loss.index, "why": loss.why})
+        self._missing = loss
+        self._on_change()
+
+    def _retire(self, loss: Loss) -> None:
+        """A machine is about to stop: no more spans; when those in hand are over, the group starts again without it."""
+        self.ready, self.loss, self._leaving = None, loss, loss
+        self._on_change()
+        self._end_if_leaving()
+
+    def _end_if_leaving(self) -> None:
+        if self._leaving is not None and not self._orders:
+            self._end(self._leaving)
+
+    def _end(self, loss: Loss) -> None:
+        if self._given_up is not None and not self._given_up.done():
+            self._given_up.set_result(loss)
 
     async def _cause(self, lives: Sequence[asyncio.Task[Loss]], given_up: asyncio.Future[Loss]) -> Loss:
         """Wait until a rank is lost; of several that are lost together, the one that took the others with it."""
@@ -145,8 +163,7 @@ class Group:
         # Ranks that wait for a hung one look no better than it does.
         who = "it" if len(self.ranks) == 1 else "its group"
         why = f"{who} did not stop within {self._limits.stop_s:g} s and was ended"
-        if self._given_up is not None and not self._given_up.done():
-            self._given_up.set_result(Loss(index=self.ranks[LEADER].index, why=why))
+        self._end(Loss(index=self.ranks[LEADER].index, why=why))
 
     def _rise(self) -> None:
         if all(rank.ready for rank in self.ranks):
@@ -172,6 +189,7 @@ class Group:
         order.hear(place, message)
         if order.is_over:
             del self._orders[order.number]
+            self._end_if_leaving()
         elif message.kind == "progress" and place == LEADER:
             for other in (other for other in self._orders.values() if other is not order):
                 other.wait()
@@ -179,18 +197,17 @@ class Group:
     def _late(self) -> Loss:
         """Why the group isn't ready."""
         late = next((rank for rank in self.ranks if rank.ready is None), self.ranks[LEADER])
-        return self.loss or Loss(index=late.index, why="loading the model")
+        return self._missing or self.loss or Loss(index=late.index, why="loading the model")
 
 
 class Groups:
     """All groups of this worker."""
 
     def __init__(
-        self, orders: Sequence[Sequence[LoadOrder]], limits: RankLimits, metrics: InferenceMetrics, *, meetings: Path,
-        module: str = RANK_MODULE,
+        self, orders: Sequence[Sequence[LoadOrder]], limits: RankLimits, metrics: InferenceMetrics, machines: Machines
     ) -> None:  # fmt: skip
-        """``orders``: those of each group; ``meetings``: a directory of this server alone; ``module``: what each process runs."""
-        self.all = tuple(Group(each, limits, metrics, self._changed, meetings=meetings, module=module) for each in orders)
+        """``orders``: those of each group; ``machines``: what all of them run on."""
+        self.all = tuple(Group(each, limits, metrics, self._changed, machines) for each in orders)
         self._listeners: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -250,14 +267,20 @@ class Groups:
         return "the ranks run on devices, or have loaded weights, that differ"
 
 
-def choose_layout(*, device: str, ranks: int, sequence: int) -> ParallelLayout:
+def choose_layout(*, device: str, ranks: int, sequence: int, machines: int = 1) -> ParallelLayout:
     """The layout of this worker; 0 ranks: one per GPU, one on a CPU; a sequence of 0: one group of all ranks.
+
+    Args:
+        device: cpu, cuda or auto.
+        ranks: on each machine.
+        sequence: ranks of a group.
+        machines: that the worker's ranks are on.
 
     Raises:
         SettingsError: the ranks can't be divided like this.
     """
     try:
-        return layout_of(ranks=ranks or (1 if device == "cpu" else gpu_count()), sequence=sequence)
+        return layout_of(ranks=ranks or (1 if device == "cpu" else gpu_count()), sequence=sequence, machines=machines)
     except ValueError as error:
         raise SettingsError(f"These settings contradict each other: {error}.") from error
 
@@ -265,19 +288,19 @@ def choose_layout(*, device: str, ranks: int, sequence: int) -> ParallelLayout:
 def load_orders(
     *, model: str, directory: Path, sha256: Mapping[str, str], device: str, dtype: str, layout: ParallelLayout, threads: int
 ) -> tuple[tuple[LoadOrder, ...], ...]:
-    """What each rank of each group is to load; 0 threads: the cores divided by the ranks."""
-    cores = len(os.sched_getaffinity(0))
-    share = threads or max(1, cores // layout.world_size)
-    return tuple(
-        tuple(
-            LoadOrder(
-                model=model, directory=str(directory), device=device, dtype=dtype, index=group * layout.sequence + place,
-                threads=share, place=place, group_size=layout.sequence, neighbours=layout.world_size - 1, sha256=dict(sha256),
-            )
-            for place in range(layout.sequence)
-        )
-        for group in range(layout.groups)
-    )  # fmt: skip
+    """What each rank of each group is to load; 0 threads: the cores divided by the ranks of a machine."""
+    share = threads or max(1, len(os.sched_getaffinity(0)) // layout.ranks_here)
+
+    def order(index: int) -> LoadOrder:
+        machine, device_index = divmod(index, layout.ranks_here)
+        return LoadOrder(
+            model=model, directory=str(directory), device=device, dtype=dtype, index=index, threads=share,
+            place=index % layout.sequence, group_size=layout.sequence, neighbours=layout.ranks_here - 1, sha256=dict(sha256),
+            machine=machine, machines=layout.machines, device_index=device_index,
+        )  # fmt: skip
+
+    firsts = range(0, layout.world_size, layout.sequence)
+    return tuple(tuple(order(first + place) for place in range(layout.sequence)) for first in firsts)
 
 
 def gpu_count() -> int:
@@ -291,12 +314,6 @@ def gpu_count() -> int:
 async def _all_over(orders: Sequence[Order]) -> None:
     for order in orders:
         await order.wait_over()
-
-
-def _links(size: int) -> list[list[socket.socket]]:
-    """For each rank of a group its sockets: the leader's to each peer, a peer's to the leader."""
-    pairs = [channel_pair() for _ in range(size - 1)]
-    return [[leader for leader, _ in pairs], *([peer] for _, peer in pairs)]
 
 
 def _span_error(loss: Loss) -> ServiceError:

@@ -35,7 +35,7 @@ class LoadOrder:
     """auto or a compute type."""
 
     index: int
-    """Of the rank, from 0; its GPU has the same number."""
+    """Of the rank in its worker, from 0."""
 
     threads: int
     """CPU threads."""
@@ -50,13 +50,19 @@ class LoadOrder:
     """Ranks that share a span."""
 
     neighbours: int = 0
-    """Other ranks of the worker. Where the device is the host, all of them take its memory."""
+    """Other ranks of the worker on its machine. Where the device is the host, all of them take its memory."""
 
-    links: tuple[int, ...] = ()
-    """Open sockets by number: a leader has one to each of its peers, a peer one to its leader."""
+    machine: int = 0
+    """Where the rank runs; the server is on machine 0."""
+
+    machines: int = 1
+    """That the ranks of its group are on: how they exchange may decide how sums are rounded."""
+
+    device_index: int = 0
+    """Of its GPU, on its machine."""
 
     meeting: str = ""
-    """File by which the ranks of a group find each other, new for each start; empty for a rank alone."""
+    """Where the ranks of a group find each other, as PyTorch takes it; empty for a rank alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

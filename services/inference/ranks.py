@@ -2,28 +2,50 @@
 
 import asyncio
 import logging
-import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import psutil
 
-from services.common.channel import ChannelGarbled, Message
-from services.common.child import Child, ChildDied
+from services.common.channel import Buffer, ChannelGarbled, Message
+from services.common.child import ChildDied
 from services.common.errors import InternalError, ServiceError, WorkerBroken
 from services.common.metrics import DEVICE_NAMES, InferenceMetrics
 from services.inference.messages import LoadOrder, RankChecked, RankReady, rank_checked
 
 _log = logging.getLogger(__name__)
-RANK_MODULE = "services.inference.gpu.rank"
-# What drivers and libraries read, and a child needs like its parent.
-_DEVICE_VARIABLES = ("CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "PYTORCH_", "TORCH_", "TRITON_", "MKL_", "KMP_")
-# Ranks of a group are on one machine: nobody else shall be able to reach their sockets.
-_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+
+class MachineLost(Exception):
+    """The machine on which a rank runs is gone; the text says which and how."""
+
+
+class RankProcess(Protocol):
+    """The process of a rank, on whichever machine; it ends with the block that it is entered in."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None on another machine."""
+
+    async def send(self, kind: str, payload: Buffer = b"", **fields: Any) -> None:
+        """Say something to it. Raises ChildDied or MachineLost."""
+
+    async def receive(self) -> Message:
+        """Wait for what it says. Raises ServiceError where it said that, ChildDied or MachineLost."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None: ...
+
+
+Start = Callable[[], Awaitable[RankProcess]]
+"""Starts a rank's process. Raises OSError or MachineLost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +80,10 @@ class Rank:
     """One process with a device."""
 
     def __init__(
-        self, order: LoadOrder, limits: RankLimits, metrics: InferenceMetrics, module: str, *,
+        self, order: LoadOrder, limits: RankLimits, metrics: InferenceMetrics, *,
         on_ready: Callable[[], None], hear: Callable[[Message], None],
     ) -> None:  # fmt: skip
-        """``module`` is what the process runs; ``hear`` takes what it says once it is ready."""
+        """``hear`` takes what it says once it is ready."""
         self.index = order.index
         self.ready: RankReady | None = None
         """What it said when it was ready; None while it isn't."""
@@ -72,73 +94,58 @@ class Rank:
         self._order = order
         self._limits = limits
         self._metrics = metrics
-        self._module = module
         self._on_ready = on_ready
         self._pass_on = hear
-        self._child: Child | None = None
-        metrics.memory.labels(self.index).set_function(self.memory_bytes)
+        self._process: RankProcess | None = None
+        if order.machine == 0:
+            # Of those on other machines, the rank hosts there tell it.
+            metrics.memory.labels(self.index).set_function(self.memory_bytes)
 
-    async def live(self, links: Sequence[socket.socket], meeting: str) -> Loss:
+    async def live(self, start: Start, meeting: str) -> Loss:
         """One process, from its start to its end; cancelling this ends it.
 
         Args:
-            links: its sockets to the other ranks of its group; closed here, as soon as it has them.
-            meeting: file by which these ranks find each other.
+            start: what starts it.
+            meeting: where the ranks of its group find each other.
         """
         self._metrics.rank_starts.inc()
-        order = replace(self._order, links=tuple(end.fileno() for end in links), meeting=meeting)
         try:
-            async with await self._start(links) as child:
-                await self._load(child, order)
+            async with await start() as process:
+                await self._load(process, replace(self._order, meeting=meeting))
                 while True:
-                    self._hear(await child.receive())
-        except (ChildDied, ChannelGarbled, ServiceError, TimeoutError, OSError) as error:
+                    self._hear(await process.receive())
+        except (ChildDied, MachineLost, ChannelGarbled, ServiceError, TimeoutError, OSError) as error:
             return self._loss(error)
         finally:
-            self.ready, self._child = None, None
+            self.ready, self._process = None, None
             self._metrics.gpu_memory.labels(self.index).set(0)
 
     async def send(self, kind: str, **fields: Any) -> bool:
         """Say something to it; whether it is there to hear it."""
-        if self._child is None:
+        if self._process is None:
             return False
         try:
-            await self._child.send(kind, **fields)
-        except ChildDied:
+            await self._process.send(kind, **fields)
+        except (ChildDied, MachineLost):
             return False
         return True
 
     def memory_bytes(self) -> int:
         """Resident memory of the process; 0 while there is none."""
-        child = self._child
-        try:
-            return int(psutil.Process(child.pid).memory_info().rss) if child else 0
-        except psutil.Error:
-            return 0
+        process = self._process
+        return resident_bytes(process.pid) if process and process.pid else 0
 
-    async def _start(self, links: Sequence[socket.socket]) -> Child:
-        kept = {name: value for name, value in os.environ.items() if name.startswith(_DEVICE_VARIABLES)}
-        # Threads that spin while they wait would take the cores from decoder and encoder.
-        threads = {"OMP_NUM_THREADS": str(self._order.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        environment = {"SEEDVR2_SERVICE": f"inference-rank-{self.index}"} | _LOOPBACK | kept | threads
-        try:
-            return await Child.start(self._module, environment=environment, handed=links)
-        finally:
-            # An end that stays open here would hide from the other ranks that this one has died.
-            for end in links:
-                end.close()
-
-    async def _load(self, child: Child, order: LoadOrder) -> None:
+    async def _load(self, process: RankProcess, order: LoadOrder) -> None:
         started = time.monotonic()
         async with asyncio.timeout(self._limits.start_s):
-            await child.send("load", **asdict(order))
-            while (message := await child.receive()).kind == "checked":
+            await process.send("load", **asdict(order))
+            while (message := await process.receive()).kind == "checked":
                 self._note_checks(rank_checked(message.fields))
-        self.ready, self._child = RankReady(**message.fields), child
+        self.ready, self._process = RankReady(**message.fields), process
         self._note_available(message)
         self._metrics.model_load.labels(self.index).set(time.monotonic() - started)
         self._metrics.gpu_memory.labels(self.index).set(self.ready.gpu_memory_bytes)
-        _log.info("rank is ready", extra={"rank": self.index, "pid": child.pid, "facts": self.ready.facts})
+        _log.info("rank is ready", extra={"rank": self.index, "pid": process.pid, "facts": self.ready.facts})
         self._on_ready()
 
     def _note_checks(self, checked: RankChecked) -> None:
@@ -166,6 +173,14 @@ class Rank:
         why = str(error).rstrip(".") or f"it was not ready after {self._limits.start_s:g} s"
         said = error if isinstance(error, ServiceError) else None
         return Loss(index=self.index, why=why, error=said, echo=_echo(error))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process of this machine; 0 where it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _echo(error: Exception) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from services.common.rpc.tls import server_tls
 from services.common.settings import setting
+from services.inference.hosts.addresses import MEETING_PORT
 from services.inference.layout import layout_of
 from services.inference.model_files import DEFAULT_DIRECTORY
 
@@ -28,8 +29,20 @@ class InferenceSettings:
     model_directory: str = setting("", f"directory with a directory of files per model; empty: {DEFAULT_DIRECTORY}")
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is a GPU")
     dtype: str = setting("auto", "float32, bfloat16, float16, or auto: bfloat16 on a GPU, float32 on a CPU")
-    ranks: int = setting(0, "processes with a device each; 0: one per GPU, one on a CPU")
+    ranks: int = setting(0, "processes with a device each, on each machine; 0: one per GPU, one on a CPU")
     sequence: int = setting(0, "ranks that share a span; must divide the ranks, 0: all. Results can differ between values")
+    rank_hosts: tuple[str, ...] = setting(
+        (), "host:port of the rank hosts of other machines, each with as many ranks; all share a span. Empty: those of this "
+        "pod's LeaderWorkerSet, where LWS_LEADER_ADDRESS and LWS_GROUP_SIZE are set, else none"
+    )  # fmt: skip
+    rank_hosts_ca_file: str = setting(
+        "", "PEM file of who signs the certificates of rank hosts, to which the worker shows its own; empty: no TLS to them"
+    )
+    rank_hosts_server_name: str = setting("", "the name in the certificates of rank hosts; empty: the host of each address")
+    meeting_address: str = setting(
+        "", "host:port where ranks of several machines meet: how these reach this one, and a port that is free here; empty: "
+        f"LWS_LEADER_ADDRESS, port {MEETING_PORT}"
+    )  # fmt: skip
     torch_threads: int = setting(0, "CPU threads of a rank; 0: the cores divided by the ranks. Results can differ between values")
     encoder_threads: int = setting(4, "CPU threads of an encoder. The bytes of segments differ between values")
     queue_spans: int = setting(4, "spans that may wait for ranks; more are refused")
@@ -55,7 +68,7 @@ class InferenceSettings:
             raise ValueError(f"pool {self.pool!r} must be of a-z, 0-9, dots and hyphens")
         for name in ("ranks", "sequence", "torch_threads", "queue_spans", "queue_s", "drain_s"):
             _check_least(name, getattr(self, name), 0)
-        if self.ranks:
+        if self.ranks and not self.rank_hosts:
             layout_of(ranks=self.ranks, sequence=self.sequence)
         for name in ("encoder_threads", "rank_start_s", "rank_stop_s", "video_cpu_s"):
             _check_least(name, getattr(self, name), 1)

@@ -32,21 +32,18 @@ from tests.unit.inference.clips import Clip, plan_for, task_for
 _READY_S = 120.0
 
 
-class Worker:
-    """An inference process with the embedded model."""
+class RankServer:
+    """A process with ranks."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, module: str, prefix: str, directory: Path, **settings: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._ready_file, self._log_file = directory / "ready.json", directory / "log"
-        values = {
-            "address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "torch_threads": 1, "ready_file": self._ready_file,
-            **settings,
-        }  # fmt: skip
-        environment = {f"SEEDVR2_INFERENCE_{name}".upper(): str(value) for name, value in values.items()}
+        # That of an earlier process.
+        self._ready_file.unlink(missing_ok=True)
+        values = {"address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "ready_file": self._ready_file, **settings}
+        environment = {f"{prefix}_{name}".upper(): str(value) for name, value in values.items()}
         with self._log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "services.inference"], env=os.environ | environment, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen([sys.executable, "-m", module], env=os.environ | environment, stdout=log, stderr=log)
 
     @property
     def log(self) -> str:
@@ -87,6 +84,13 @@ class Worker:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class Worker(RankServer):
+    """An inference process with the embedded model."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        super().__init__("services.inference", "SEEDVR2_INFERENCE", directory, torch_threads=1, **settings)
 
 
 @dataclass

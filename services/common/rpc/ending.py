@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc
 
+from services.common.rpc.tls import handshake_words
+
 _WAIT_S, _PAUSE_S = 5.0, 0.02
 _OVERWRITTEN = "Internal error from Core"
 
@@ -36,6 +38,15 @@ class CallEnding:
 
     def _note(self, call: grpc.aio.Call) -> None:
         self._first = _failure(call)
+
+
+def why(failure: grpc.RpcError) -> str:
+    """What happened to a call, in a few words."""
+    return handshake_words(failure.details() or "") or {
+        grpc.StatusCode.UNAVAILABLE: "no connection",
+        grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+        grpc.StatusCode.UNIMPLEMENTED: "it is no inference service",
+    }.get(failure.code(), str(failure.code().name).lower().replace("_", " "))
 
 
 def _is_overwritten(failure: grpc.aio.AioRpcError) -> bool:

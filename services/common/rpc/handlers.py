@@ -1,5 +1,6 @@
 """What interceptors need: a handler with something around its answer."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,13 @@ _FIELDS = dict(zip(_KINDS.values(), _NAMES, strict=True))
 
 
 def rewrapped(handler: Any, *, unary: Wrap, stream: Wrap) -> Any:
-    """The same handler, its function replaced by what ``unary`` or, where it answers with a stream, ``stream`` makes of it."""
+    """The same handler, its function replaced by what ``unary`` or, where it yields its answers, ``stream`` makes of it."""
     kind = _KINDS[(handler.request_streaming, handler.response_streaming)]
-    wrap = stream if handler.response_streaming else unary
+    function = getattr(handler, _FIELDS[kind])
+    # One that writes its answers itself, as Watch of the health service does, is awaited as if it had a single one.
+    wrap = stream if handler.response_streaming and not inspect.iscoroutinefunction(function) else unary
     return kind(
-        wrap(getattr(handler, _FIELDS[kind])),
+        wrap(function),
         request_deserializer=handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )

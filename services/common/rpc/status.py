@@ -1,6 +1,5 @@
 """Errors of ours to gRPC status codes and back, with google.rpc details. The only place that knows both."""
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -111,10 +110,6 @@ def _wrap_unary(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap_stream(handler: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(handler):
-        # It writes its answers itself, as Watch of the health service does.
-        return _wrap_unary(handler)
-
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             async for response in handler(request, context):

@@ -12,9 +12,8 @@ from services.common.errors import DeadlinePassed, ServiceError, WorkerBroken, W
 from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.rpc.codec import SegmentAssembler, encode_packets, encode_task
-from services.common.rpc.ending import CallEnding
+from services.common.rpc.ending import CallEnding, why
 from services.common.rpc.status import error_of
-from services.common.rpc.tls import handshake_words
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome
 from services.gateway.tasks import together
 
@@ -115,12 +114,3 @@ class Conversation:
             # It may have been gone for long: no span has anything to do with that.
             return WorkerUnavailable(f"The worker at {self._address} can't be reached ({why(failure)}).")
         return WorkerBroken(f"The worker at {self._address} was lost ({why(failure)}).")
-
-
-def why(failure: grpc.RpcError) -> str:
-    """What happened to a call, in a few words."""
-    return handshake_words(failure.details() or "") or {
-        grpc.StatusCode.UNAVAILABLE: "no connection",
-        grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
-        grpc.StatusCode.UNIMPLEMENTED: "it is no inference service",
-    }.get(failure.code(), str(failure.code().name).lower().replace("_", " "))

@@ -16,9 +16,10 @@ from services.common.media import Packet, SpanTask
 from services.common.pb.seedvr2.v1 import worker_pb2 as pb
 from services.common.pb.seedvr2.v1 import worker_pb2_grpc
 from services.common.rpc.codec import decode_status
+from services.common.rpc.ending import why
 from services.common.rpc.server import open_channel
 from services.common.rpc.tls import ChannelTls, handshake_words
-from services.gateway.fleet.conversation import Conversation, why
+from services.gateway.fleet.conversation import Conversation
 from services.gateway.fleet.endpoints import Endpoint
 from services.gateway.ports import OnSegment, OnStage, SpanOutcome, WorkerView
 

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import platform
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from services.common.channel import Channel, ChannelClosed
-from services.common.child import error_fields, run_child
+from services.common.child import error_fields, handed_sockets, run_child
 from services.common.errors import (
     GpuOutOfMemory,
     InternalError,
@@ -58,7 +57,7 @@ def main(channel: Channel) -> None:
     torch.set_num_threads(order.threads)
     # The same bytes each time matter more than the fastest algorithm of the day.
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    device = choose_device(order.device, order.index)
+    device = choose_device(order.device, order.device_index)
     dtype = choose_dtype(order.dtype, device)
     _verify(channel, SPECS[order.model], device, dtype, order)
     mesh = _join(order, device)
@@ -72,7 +71,7 @@ def main(channel: Channel) -> None:
 
 
 def _serve(channel: Channel, order: LoadOrder, model: Model, mesh: Mesh) -> None:
-    links = [Channel(socket.socket(fileno=number)) for number in order.links]
+    links = [Channel(end) for end in handed_sockets()]
     if order.place == LEADER:
         desk = Desk(channel)
         while True:
@@ -113,12 +112,11 @@ def _told(mesh: Mesh) -> Iterator[None]:
 
 
 def _join(order: LoadOrder, device: torch.device) -> Mesh:
-    meeting = f"file://{order.meeting}"
-    return Mesh.join(order.place, order.group_size, device=device, init_method=meeting, timeout_s=_NO_LIMIT_S)
+    return Mesh.join(order.place, order.group_size, device=device, init_method=order.meeting, timeout_s=_NO_LIMIT_S)
 
 
 def choose_device(wanted: str, index: int) -> torch.device:
-    """The device of the rank with a number; ``wanted`` is auto, cpu or cuda.
+    """The device with a number; ``wanted`` is auto, cpu or cuda.
 
     Raises:
         SettingsError: there is no such GPU.
@@ -156,6 +154,8 @@ def _ready(model: Model, order: LoadOrder) -> RankReady:
     if model.device.type == "cpu":
         # How sums are divided among threads decides their rounding; a GPU doesn't care.
         facts |= {"torch_threads": str(order.threads)}
+    if order.machines > 1:
+        facts |= {"machines": str(order.machines)}
     return RankReady(
         facts=model.fingerprint | facts,
         device=name,

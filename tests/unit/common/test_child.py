@@ -49,11 +49,11 @@ async def test_cpu_time_beyond_the_limit_ends_the_child():
         await _ask("spin", Limits(cpu_s=1))
 
 
-async def test_a_socket_that_is_handed_on_has_its_number_in_the_child():
-    ours, theirs = channel_pair()
-    with ours, theirs:
-        async with await Child.start(MODULE, handed=[theirs]) as child:
-            await child.send("write", number=theirs.fileno())
+async def test_sockets_that_are_handed_on_are_open_in_the_child_in_their_order():
+    (ours, theirs), (other, unused) = channel_pair(), channel_pair()
+    with ours, theirs, other, unused:
+        async with await Child.start(MODULE, handed=[unused, theirs]) as child:
+            await child.send("write", place=1)
             assert await asyncio.to_thread(ours.recv, 5) == b"hello"
 
 

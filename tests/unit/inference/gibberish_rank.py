@@ -5,6 +5,6 @@ import sys
 import time
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as end:
+    with socket.socket(fileno=int(sys.argv[1].split(",")[0])) as end:
         end.sendall(b"\xff" * 64)
         time.sleep(600)

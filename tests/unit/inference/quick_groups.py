@@ -12,6 +12,7 @@ from services.common.channel import Channel
 from services.common.metrics import InferenceMetrics
 from services.inference.groups import Group, Groups, load_orders
 from services.inference.layout import ParallelLayout
+from services.inference.machines import Machines
 from services.inference.messages import RestoreOrder
 from services.inference.orders import Order
 from services.inference.ranks import RankLimits
@@ -25,7 +26,7 @@ def quick_groups(
     layout = ParallelLayout(world_size=ranks, sequence=sequence)
     orders = load_orders(model="", directory=directory, sha256={}, device="cpu", dtype="auto", layout=layout, threads=1)
     limits = RankLimits(start_s=start_s, stop_s=stop_s)
-    return Groups(orders, limits, metrics, meetings=directory, module=quick_rank.MODULE)
+    return Groups(orders, limits, metrics, Machines(directory, module=quick_rank.MODULE))
 
 
 async def until(groups: Groups, condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -39,8 +40,15 @@ async def until(groups: Groups, condition: Callable[[], bool], timeout_s: float 
 
 def rank_processes() -> list[psutil.Process]:
     """In the order in which they were started."""
-    found = [p for p in psutil.Process().children() if quick_rank.MODULE in p.cmdline()]
-    return sorted(found, key=lambda process: process.pid)
+    return sorted((p for p in psutil.Process().children() if _is_rank(p)), key=lambda process: process.pid)
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    try:
+        return quick_rank.MODULE in process.cmdline()
+    except psutil.Error:
+        # It has just ended.
+        return False
 
 
 @contextlib.asynccontextmanager

@@ -16,13 +16,12 @@ late        it is not ready while the file is there
 import contextlib
 import os
 import signal
-import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from services.common.channel import Channel
-from services.common.child import error_fields, run_child
+from services.common.child import error_fields, handed_sockets, run_child
 from services.common.errors import GpuOutOfMemory, JobCancelled, ModelBroken, WorkerBroken
 from services.inference.lockstep import Desk, FramesLost, Part, Peer, leading
 from services.inference.messages import LEADER, DeviceCheck, LoadOrder, RankChecked, RankReady, RestoreOrder
@@ -37,7 +36,7 @@ class QuickRank:
         self.directory = Path(self.order.directory)
         self.leads = self.order.place == LEADER
         self.desk = Desk(channel)
-        self.links = [Channel(socket.socket(fileno=number)) for number in self.order.links]
+        self.links = [Channel(end) for end in handed_sockets()]
 
     def wished(self, name: str) -> bool:
         return any((self.directory / wish).exists() for wish in (name, f"{name}-{self.order.index}"))

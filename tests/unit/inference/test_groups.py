@@ -358,6 +358,18 @@ def test_ranks_have_a_device_each_and_a_place_in_their_group():
     assert {order.neighbours for group in orders for order in group} == {3}
 
 
+def test_ranks_of_several_machines_have_the_gpus_and_neighbours_of_their_own():
+    layout = choose_layout(device="cuda", ranks=2, sequence=0, machines=2)
+    (orders,) = load_orders(model="", directory=Path("/m"), sha256={}, device="cuda", dtype="auto", layout=layout, threads=1)
+    assert [(o.index, o.place, o.machine, o.device_index) for o in orders] == [
+        (0, 0, 0, 0),
+        (1, 1, 0, 1),
+        (2, 2, 1, 0),
+        (3, 3, 1, 1),
+    ]
+    assert {(o.group_size, o.neighbours, o.machines) for o in orders} == {(4, 1, 2)}
+
+
 def test_without_a_wish_all_gpus_share_a_span_and_a_cpu_has_one_rank(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     assert choose_layout(device="cpu", ranks=0, sequence=0) == ParallelLayout(world_size=1, sequence=1)

@@ -1,4 +1,6 @@
 import asyncio
+import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from services.common.channel import Message, channel_pair
 from services.common.errors import ModelBroken
 from services.common.metrics import InferenceMetrics
+from services.inference.launch import start_rank
 from services.inference.messages import LoadOrder
 from services.inference.ranks import Loss, Rank, RankLimits
 from tests.unit.inference import quick_rank
@@ -22,12 +25,12 @@ class Life:
         self.ready = asyncio.Event()
         self.heard: list[Message] = []
         limits = RankLimits(start_s=start_s, stop_s=1)
-        self.rank = Rank(
-            order, limits, InferenceMetrics(self.registry), module, on_ready=self.ready.set, hear=self.heard.append
-        )  # fmt: skip
+        self.rank = Rank(order, limits, InferenceMetrics(self.registry), on_ready=self.ready.set, hear=self.heard.append)
+        self.module = module
 
-    async def loss(self) -> Loss:
-        return await asyncio.wait_for(self.rank.live([], ""), 20)
+    async def loss(self, *links: socket.socket) -> Loss:
+        start = partial(start_rank, self.module, index=3, threads=1, links=links)
+        return await asyncio.wait_for(self.rank.live(start, ""), 20)
 
 
 async def test_a_rank_that_is_killed_is_its_own_cause(tmp_path: Path):
@@ -80,7 +83,7 @@ async def test_nobody_hears_what_is_said_to_a_rank_that_is_not_there(tmp_path: P
 async def test_links_are_open_in_the_rank_alone(tmp_path: Path):
     life, (ours, theirs) = Life(tmp_path), channel_pair()
     with ours, theirs:
-        ending = asyncio.create_task(life.rank.live([theirs], ""))
+        ending = asyncio.create_task(life.loss(theirs))
         await life.ready.wait()
         assert theirs.fileno() == -1
         rank_processes()[0].kill()

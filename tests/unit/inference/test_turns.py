@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import QueueFull
 from services.common.metrics import InferenceMetrics
 from services.inference.groups import Groups
+from services.inference.machines import Machines
 from services.inference.messages import LoadOrder, RankReady
 from services.inference.ranks import RankLimits
 from services.inference.turns import Seat, Turns
@@ -19,7 +20,7 @@ READY = RankReady(
 def groups_of(count: int) -> Groups:
     orders = [[LoadOrder(model="", directory="", device="cpu", dtype="auto", index=i, threads=1)] for i in range(count)]
     limits = RankLimits(start_s=1, stop_s=1)
-    groups = Groups(orders, limits, InferenceMetrics(CollectorRegistry()), meetings=Path())
+    groups = Groups(orders, limits, InferenceMetrics(CollectorRegistry()), Machines(Path()))
     for group in groups.all:
         group.ready = READY
     return groups

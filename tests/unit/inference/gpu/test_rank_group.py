@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from services.common.metrics import InferenceMetrics
 from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.groups import Groups, choose_layout, load_orders
+from services.inference.machines import Machines
 from services.inference.ranks import RankLimits
 from tests.unit.inference.quick_groups import until
 
@@ -16,7 +17,7 @@ async def test_what_nobody_foresaw_ends_the_group_at_once_and_it_comes_back(tmp_
     orders = load_orders(
         model="nano", directory=EMBEDDED_DIRECTORY / "nano", sha256={}, device="cpu", dtype="auto", layout=layout, threads=1
     )  # fmt: skip
-    groups = Groups(orders, RankLimits(start_s=60, stop_s=60), InferenceMetrics(CollectorRegistry()), meetings=tmp_path)
+    groups = Groups(orders, RankLimits(start_s=60, stop_s=60), InferenceMetrics(CollectorRegistry()), Machines(tmp_path))
     groups.start()
     try:
         await until(groups, lambda: groups.ready is not None, timeout_s=60)
