@@ -58,6 +58,8 @@ BY_PATH: dict[str, Schema] = {
     "minio.encryption.type": {"enum": ["", "AES256", "aws:kms"]},
     "ui.rootPath": {"type": "string", "pattern": "^(/[A-Za-z0-9._~-]+)*$"},
     "inference.defaults.model": {"enum": ["nano", "seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp"]},
+    "inference.defaults.nodes": {"type": "integer", "minimum": 1, "maximum": 64},
+    "inference.defaults.leaderWorkerSet.restartPolicy": {"enum": ["None", "RecreateGroupOnPodRestart"]},
     "inference.defaults.replicas": {"anyOf": [_COUNT, {"type": "null"}]},
     "ui.signIn.trustedProxies": {"type": "array", "items": {"type": "string"}},
     "ingress.tls": _OBJECTS,

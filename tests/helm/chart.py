@@ -47,6 +47,9 @@ class Rendered:
     def pods(self) -> dict[str, Object]:
         """The spec of every pod that will run, by the name of what makes it."""
         made = {each["metadata"]["name"]: each["spec"]["template"] for each in self.objects if "template" in each.get("spec", {})}
+        for each in self.all("LeaderWorkerSet"):
+            parts = each["spec"]["leaderWorkerTemplate"]
+            made |= {f"{each['metadata']['name']}-{role}": parts[f"{role}Template"] for role in ("leader", "worker")}
         return made | {each["metadata"]["name"]: each for each in self.all("Pod")}
 
 

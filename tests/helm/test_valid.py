@@ -7,10 +7,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.helm.chart import CHART, CI_VALUES, HELMS, NEWEST, OLDEST, Object, Refused, render, run
+from tests.helm.chart import CHART, CI_VALUES, HELMS, NEWEST, OLDEST, Object, Refused, Rendered, render, run
 
 CUSTOM = json.loads((Path(__file__).parent / "schemas" / "custom.json").read_text())
 EVERY_CI = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+GROUPS = CHART / "ci" / "multi-node.yaml"
 EVERY_HELM = pytest.mark.parametrize("helm", HELMS)
 IMAGE_VOLUMES = "restricted"
 """Values that need a newer Kubernetes than the oldest one."""
@@ -43,6 +44,8 @@ def check(found: Object, kubernetes: str) -> None:
         return
     jsonschema.validate(found["spec"], {"$defs": CUSTOM["$defs"], **CUSTOM["kinds"][kind]})
     jsonschema.validate(found["metadata"], {"$defs": CUSTOM["$defs"], "$ref": "#/$defs/metadata"})
+    for template in Rendered((found,)).pods().values():
+        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **template}, kubernetes, strict=True)
 
 
 @EVERY_CI
@@ -64,6 +67,12 @@ def test_an_object_of_another_shape_would_be_noticed():
     service = render().get("Service", "ui")
     with pytest.raises(kubernetes_validate.ValidationError):
         check({**service, "spec": {**service["spec"], "sesionAffinity": "None"}}, NEWEST)
+    group = render({}, GROUPS).get("LeaderWorkerSet", "group-7b-16gpu")
+    wrong = json.loads(json.dumps(group).replace("failureThreshold", "failureTreshold"))
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(wrong, NEWEST)
+    with pytest.raises(jsonschema.ValidationError):
+        check({**group, "spec": {**group["spec"], "template": {}}}, NEWEST)
     monitor = render({"metrics": {"podMonitor": {"enabled": True}}}).get("PodMonitor", "inference")
     with pytest.raises(jsonschema.ValidationError):
         check({**monitor, "spec": {**monitor["spec"], "endpoints": []}}, NEWEST)

@@ -42,6 +42,21 @@
 {{- if and (gt (int $pool.sequence) 0) (ne (mod (max 1 (int $pool.gpus)) (int $pool.sequence)) 0) -}}
 {{- fail (printf "pool %s: sequence %v does not divide its %v GPUs" $pool.name $pool.sequence $pool.gpus) -}}
 {{- end -}}
+{{- if and (gt (int $pool.nodes) 1) (gt (int $pool.sequence) 0) -}}
+{{- fail (printf "pool %s: the GPUs of all %v nodes share a span; leave sequence 0" $pool.name $pool.nodes) -}}
+{{- end -}}
+{{- if and (gt (int $pool.nodes) 1) (contains "/mig-" $pool.gpuResource) -}}
+{{- fail (printf "pool %s: NCCL can't join parts of GPUs, on several nodes neither; use a node each" $pool.name) -}}
+{{- end -}}
+{{- $group := include "seedvr2.groupName" (dict "root" .root "pool" $pool.name) -}}
+{{- if and (gt (int $pool.nodes) 1) (gt (len $group) 48) -}}
+{{- fail (printf "pool %s: %s is too long a name for a LeaderWorkerSet, 48 letters at most; shorten the pool's name or fullnameOverride" $pool.name $group) -}}
+{{- end -}}
+{{- range list "rank_hosts" "meeting_address" -}}
+{{- if and (gt (int $pool.nodes) 1) (hasKey $pool.settings .) -}}
+{{- fail (printf "pool %s: settings.%s follows from nodes; leave it out" $pool.name .) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (ne $pool.model "nano") (eq $models.volume.type "none") -}}
 {{- fail (printf "pool %s: %s has to come from somewhere; choose models.volume.type" $pool.name $pool.model) -}}
 {{- end -}}

@@ -109,6 +109,11 @@ annotations:
 {{- printf "%s-inference-%s" (include "seedvr2.fullname" .root) .pool -}}
 {{- end -}}
 
+{{- /* A LeaderWorkerSet's name, which its controller gives to a Service, too. Dict: root, pool (a name). */ -}}
+{{- define "seedvr2.groupName" -}}
+{{- printf "%s-group-%s" (include "seedvr2.fullname" .root) .pool -}}
+{{- end -}}
+
 {{- define "seedvr2.bundledName" -}}
 {{- printf "%s-s3" (include "seedvr2.fullname" .) -}}
 {{- end -}}

@@ -95,12 +95,16 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{- /* Probes of a gRPC server by the standard health service. Dict: port (a number), startupSeconds. Starting may take long; living is
-       answering at all, so that a worker whose ranks start anew is not killed for it. */ -}}
+{{- /* Probes of a gRPC server by the standard health service. Dict: port (a number), startupSeconds, startupService: which one has
+       started by then (may be absent: all). Starting may take long; living is answering at all, so that a worker whose ranks start
+       anew is not killed for it. */ -}}
 {{- define "seedvr2.grpcProbes" -}}
 startupProbe:
   grpc:
     port: {{ .port }}
+    {{- with .startupService }}
+    service: {{ . }}
+    {{- end }}
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: {{ div (add (include "seedvr2.seconds" .startupSeconds | int) 4) 5 }}

@@ -8,12 +8,37 @@ metrics_address: "0.0.0.0:9102"
 pool: {{ $pool.name }}
 model: {{ $pool.model }}
 device: {{ ternary "cuda" "cpu" (gt $gpus 0) }}
+# Of each pod.
 ranks: {{ max 1 $gpus }}
 sequence: {{ int $pool.sequence }}
 drain_s: {{ $pool.drainSeconds }}
 rank_start_s: {{ $pool.startupSeconds }}
 {{- if ne .root.Values.models.volume.type "none" }}
 model_directory: /models
+{{- end }}
+{{- if .root.Values.inference.tls.existingSecret }}
+tls_certificate_file: /run/seedvr2/tls/tls.crt
+tls_key_file: /run/seedvr2/tls/tls.key
+tls_client_ca_file: /run/seedvr2/tls/ca.crt
+{{- if gt (int $pool.nodes) 1 }}
+rank_hosts_ca_file: /run/seedvr2/tls/ca.crt
+{{- with .root.Values.inference.tls.serverName }}
+rank_hosts_server_name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* The variables of a pod that starts ranks for the leader of its group. Dict: root, pool. */ -}}
+{{- define "seedvr2.rankHostOwn" -}}
+address: "0.0.0.0:50062"
+health_address: "0.0.0.0:50063"
+metrics_address: "0.0.0.0:9102"
+pool: {{ .pool.name }}
+# The leader's spans end first.
+drain_s: {{ add (include "seedvr2.seconds" .pool.drainSeconds) 30 }}
+{{- with .pool.settings.log_level }}
+log_level: {{ . }}
 {{- end }}
 {{- if .root.Values.inference.tls.existingSecret }}
 tls_certificate_file: /run/seedvr2/tls/tls.crt
@@ -104,4 +129,96 @@ true
     {{- if $fetch.existingSecret }}
     - {name: hub, mountPath: /run/seedvr2/hub, readOnly: true}
     {{- end }}
+{{- end -}}
+
+{{- /* The image of a pool's workers. Dict: root, pool. */ -}}
+{{- define "seedvr2.workerImage" -}}
+{{- $base := ternary .root.Values.inference.image .root.Values.inference.cpuImage (gt (int .pool.gpus) 0) -}}
+{{- /* The digest is of the image that it was given with. */ -}}
+{{- with .pool.image }}{{ if or .tag .repository }}{{ $base = omit $base "digest" }}{{ end }}{{ end -}}
+{{- include "seedvr2.image" (dict "root" .root "image" (include "seedvr2.overlay" (dict "over" .pool.image "under" $base) | fromYaml)) -}}
+{{- end -}}
+
+{{- /* The template of a worker's pods. Dict: root, pool, role: leader or host where a worker has several pods, else absent. A host starts
+       ranks for the leader of its group; all else is alike. */ -}}
+{{- define "seedvr2.workerPod" -}}
+{{- $root := .root -}}
+{{- $pool := .pool -}}
+{{- $hosts := eq (default "" .role) "host" -}}
+{{- $context := dict "root" $root "pool" $pool -}}
+{{- $who := dict "root" $root "component" "inference" "pool" $pool.name "settings" $pool -}}
+{{- $image := include "seedvr2.workerImage" $context -}}
+{{- $fetches := include "seedvr2.fetches" $context -}}
+metadata:
+  labels:
+    {{- include "seedvr2.podLabels" $who | nindent 4 }}
+    seedvr2.io/model: {{ $pool.model }}
+    {{- with .role }}
+    seedvr2.io/role: {{ . }}
+    {{- end }}
+  annotations:
+    kubectl.kubernetes.io/default-container: inference
+    {{- with $pool.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  {{- include "seedvr2.pod" (merge (dict "serviceAccount" (include "seedvr2.serviceAccount" (dict "root" $root "component" "inference" "account" $root.Values.inference.serviceAccount))) $who) | nindent 2 }}
+  # A span in hand ends, or is handed back; then ranks stop and answers leave.
+  terminationGracePeriodSeconds: {{ add (include "seedvr2.seconds" $pool.drainSeconds) 60 }}
+  {{- if or $fetches $pool.extraInitContainers }}
+  initContainers:
+    {{- if $fetches }}{{ include "seedvr2.fetchContainer" (merge (dict "image" $image) $context) | nindent 4 }}{{ end }}
+    {{- with $pool.extraInitContainers }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- end }}
+  containers:
+    - name: inference
+      image: {{ $image }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      {{- if $hosts }}
+      command: [python, -m, services.inference.hosts]
+      {{- end }}
+      env:
+        {{- if $hosts }}
+        {{- include "seedvr2.env" (dict "prefix" "SEEDVR2_RANK_HOST" "own" (include "seedvr2.rankHostOwn" . | fromYaml) "settings" (omit $pool "settings")) | nindent 8 }}
+        {{- else }}
+        {{- include "seedvr2.env" (dict "prefix" "SEEDVR2_INFERENCE" "own" (include "seedvr2.workerOwn" . | fromYaml) "all" (include "seedvr2.tracing" $root | fromYaml) "settings" $pool) | nindent 8 }}
+        {{- end }}
+      {{- include "seedvr2.envFrom" $pool | nindent 6 }}
+      ports:
+        {{- if $hosts }}
+        - {name: ranks, containerPort: 50062}
+        {{- else }}
+        - {name: grpc, containerPort: 50061}
+        {{- end }}
+        - {name: health, containerPort: 50063}
+        - {name: metrics, containerPort: 9102}
+      {{- include "seedvr2.grpcProbes" (dict "port" 50063 "startupSeconds" $pool.startupSeconds "startupService" (ternary "seedvr2.live" "" (not (empty .role)))) | nindent 6 }}
+      resources:
+        {{- include "seedvr2.workerResources" $context | nindent 8 }}
+      securityContext:
+        {{- include "seedvr2.containerSecurity" $who | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        - {name: shm, mountPath: /dev/shm}
+        {{- include "seedvr2.modelMount" (merge (dict "readOnly" true) $context) | nindent 8 }}
+        {{- if $root.Values.inference.tls.existingSecret }}
+        - {name: tls, mountPath: /run/seedvr2/tls, readOnly: true}
+        {{- end }}
+        {{- with $pool.extraVolumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
+    {{- with $pool.extraContainers }}{{ toYaml . | nindent 4 }}{{ end }}
+  volumes:
+    - name: tmp
+      emptyDir: {sizeLimit: {{ $pool.tmp }}}
+    # In memory, and counted against the container's limit.
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ $pool.shm }}}
+    {{- include "seedvr2.modelVolume" $context | nindent 4 }}
+    {{- if and $fetches $root.Values.models.fetch.existingSecret }}
+    - name: hub
+      secret:
+        secretName: {{ $root.Values.models.fetch.existingSecret }}
+        defaultMode: 0440
+        items:
+          - {key: {{ $root.Values.models.fetch.tokenKey }}, path: token}
+    {{- end }}
+    {{- with $root.Values.inference.tls.existingSecret }}{{ include "seedvr2.secretVolume" (dict "name" "tls" "secret" .) | nindent 4 }}{{ end }}
+    {{- with $pool.extraVolumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}

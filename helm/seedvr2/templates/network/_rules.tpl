@@ -78,3 +78,19 @@ spec:
     {{- trim . | nindent 4 }}
   {{- end }}
 {{- end -}}
+
+{{- /* Peers of a rule: pods with these labels. Argument: labels. */ -}}
+{{- define "seedvr2.onlyPods" -}}
+- podSelector:
+    matchLabels:
+      {{- toYaml . | nindent 6 }}
+{{- end -}}
+
+{{- /* Groups of pods that a pool can have at a time, with those that an upgrade adds; empty: nobody knows. Dict: pool. */ -}}
+{{- define "seedvr2.mostGroups" -}}
+{{- $scaling := .pool.autoscaling -}}
+{{- $most := ternary .pool.replicas (max (int $scaling.max) (int $scaling.fallbackReplicas)) (eq $scaling.type "none") -}}
+{{- if not (or (kindIs "invalid" $most) (kindIs "string" .pool.maxSurge)) -}}
+{{- add (int $most) (int .pool.maxSurge) -}}
+{{- end -}}
+{{- end -}}
