@@ -2,7 +2,7 @@
 
 import time
 
-from services.common.errors import NotFound
+from services.common.errors import NotFound, StoreFull
 from services.common.plan import Plan, plan_from_json
 from services.gateway import jobs, keys, records
 from services.gateway.book import JobBook
@@ -31,11 +31,30 @@ async def remove_job(store: Store, book: JobBook, ref: Ref) -> None:
 
     Raises:
         WrongState: it was retried meanwhile.
+        StoreFull: not even room for that could be made; result and segments are gone, the rest goes at the next try.
     """
-    await book.update(ref, jobs.deleting)
-    await records.mark(store, ref)
+    try:
+        await _begin_removal(store, book, ref)
+    except StoreFull:
+        # Whoever deletes makes room; without any, not even that can be written down.
+        await _remove_artifacts(store, book, ref)
+        await _begin_removal(store, book, ref)
     book.forget(ref)
     await finish_removal(store, book, ref)
+
+
+async def _begin_removal(store: Store, book: JobBook, ref: Ref) -> None:
+    await book.update(ref, jobs.deleting)
+    await records.mark(store, ref)
+
+
+async def _remove_artifacts(store: Store, book: JobBook, ref: Ref) -> None:
+    job = await book.look(ref, latest=True)
+    jobs.deleting(job)
+    for name in await store.keys(keys.job(ref, "")):
+        if name.startswith(keys.job(ref, "result.")):
+            await store.delete(name)
+    await remove_plan(store, book, job)
 
 
 async def is_beginning(store: Store, ref: Ref) -> bool:

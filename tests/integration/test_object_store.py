@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 
 from services.common.client import GatewayClient
-from services.common.errors import ServiceError
+from services.common.errors import ServiceError, StoreFull
 from services.common.pb.seedvr2.v1 import gateway_pb2 as pb
 from services.gateway import keys
 from services.gateway.store.s3.store import S3Store
 from tests.clips import make
 from tests.fault_proxy import Fault, FaultProxy
-from tests.integration.gateway_calls import downloaded, read_all
+from tests.integration.gateway_calls import downloaded, read_all, request
 from tests.integration.processes import gateway, running
 from tests.integration.rig import rig, undisturbed_sha256
 from tests.s3 import SeaweedFS, seaweedfs
@@ -132,6 +132,28 @@ async def test_a_gateway_that_starts_while_the_store_is_full_answers_and_goes_on
             proxy.set()
             assert (await it.end()).result.sha256 == undisturbed
             assert "Traceback" not in it.gateway.log
+
+
+async def test_deleting_a_job_makes_room_in_a_bucket_that_is_full(server: SeaweedFS, clip: Path, tmp_path: Path):
+    proxy = FaultProxy(server.s3.endpoint.removeprefix("http://"), http=True)
+    async with proxy.listening():
+        s3 = server.s3.settings(tmp_path / "s3", endpoint=f"http://{proxy.address}")
+        async with rig(tmp_path, clip, settings={"s3": s3}) as it:
+            for name in ("first", "second"):
+                await it.client.create_job(request(it.upload), name)
+                assert (await it.end(name)).state == pb.JOB_STATE_SUCCEEDED
+            proxy.set(Fault(status=507, only="^PUT .*/state.json", times=1))
+            await it.client.delete_job("first")
+            assert not [r for r in proxy.requests if r.line.startswith("DELETE ") and "/second/" in r.line]
+            # No room comes of it, whoever else has used it up.
+            proxy.set(Fault(status=507, only="^PUT "))
+            with pytest.raises(StoreFull, match="delete jobs"):
+                await it.client.delete_job("second")
+            proxy.set()
+            await it.client.delete_job("second")
+            await it.client.delete_upload(it.upload.upload_id)
+            with contextlib.closing(S3Store(s3)) as store:
+                assert await store.objects.keys("owners/") == []
 
 
 async def test_a_gateway_that_is_killed_in_the_middle_of_an_upload_kept_what_it_acknowledged(server: SeaweedFS, tmp_path: Path):
