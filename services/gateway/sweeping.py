@@ -127,20 +127,17 @@ class Sweeper:
 
     async def _look_at_remains(self, ref: Ref) -> None:
         names = await self._store.keys(keys.job(ref, ""))
-        if names and await self._is_old(names, self._settings.leftover_s):
+        if names and await self._is_old(names, self._settings.leftover_s) and not await self._is_marked(ref):
             # Whoever looks after marked jobs removes them, once the mark is old, too.
-            await self._mark(ref)
+            await records.mark(self._store, ref)
 
     async def _look_at_job(self, job: Job) -> None:
         if job.deleting or not job.state.ended:
-            # Of an earlier release, or unmarked in an unlucky moment.
-            await self._mark(job.ref)
+            # Of an earlier release, or unmarked in an unlucky moment; or gone by now, and whoever removes a job unmarks it last.
+            if not await self._is_marked(job.ref) and await records.is_written(self._store, job.ref):
+                await records.mark(self._store, job.ref)
         elif self._is_over(job.ended_at or job.created_at, self._settings.keep_jobs_s):
             await self._remove_job(job)
-
-    async def _mark(self, ref: Ref) -> None:
-        if not await self._is_marked(ref):
-            await records.mark(self._store, ref)
 
     async def _is_marked(self, ref: Ref) -> bool:
         try:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import ClusterUnavailable, JobNotFound, UploadNotFound
 from services.common.metrics import GatewayMetrics
-from services.gateway import keys, records
+from services.gateway import jobs, keys, records
 from services.gateway.job_request import JobRequest
 from services.gateway.jobs import State
 from services.gateway.keys import LOCAL, Ref
@@ -175,6 +175,22 @@ async def test_a_job_of_an_earlier_release_that_nobody_looks_after_is_taken_up(g
     while gateway.book.find(ref("old")) is None:
         await asyncio.sleep(0.01)
     await gateway.until("old", State.SUCCEEDED)
+
+
+async def test_a_job_whose_deletion_ends_after_the_sweep_has_read_it_is_not_marked_again(gateway: Gateway):
+    await ended(gateway)
+    read = jobs.deleting(await gateway.book.look(JOB))
+    await gateway.control.delete(JOB)
+    await gateway.service._sweeper._look_at_job(read)
+    assert await records.marked(gateway.store) == []
+
+
+async def test_a_deletion_that_nobody_looks_after_is_finished(gateway: Gateway):
+    await ended(gateway)
+    await gateway.book.update(JOB, jobs.deleting)
+    await gateway.service._sweeper.sweep()
+    while await gateway.store.keys(keys.jobs(LOCAL)) + await gateway.store.keys(keys.ACTIVE):
+        await asyncio.sleep(0.01)
 
 
 async def test_one_gateway_sweeps_at_a_time(tmp_path: Path):
