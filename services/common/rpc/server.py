@@ -39,6 +39,8 @@ _SERVER_OPTIONS = (
 )
 _CHANNEL_OPTIONS = (
     *_COMMON_OPTIONS,
+    # Of a name with many addresses any, so that clients spread; but one, because an upload goes on best where it began.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'),
     # A peer that is gone without a word is noticed after 20 + 10 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

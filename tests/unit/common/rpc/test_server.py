@@ -127,6 +127,19 @@ async def test_an_old_connection_is_left_and_no_call_fails_by_it():
                 await asyncio.sleep(0.05)
 
 
+async def test_clients_of_a_name_with_many_addresses_spread_over_them():
+    servers = [Server("127.0.0.1:0") for _ in range(2)]
+    ports = [await server.start() for server in servers]
+    await servers[0].set_serving(True)
+    found = set()
+    for _ in range(24):
+        async with open_channel("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)) as channel:
+            found.add(await _health(channel, ""))
+    assert found == {Serving.SERVING, Serving.NOT_SERVING}
+    for server in servers:
+        await server.stop(0)
+
+
 async def test_a_deadline_reaches_the_handler(running: tuple[Server, grpc.aio.Channel]):
     answer = await gateway_pb2_grpc.GatewayStub(running[1]).GetJob(pb.GetJobRequest(), timeout=1000)
     assert 900 < int(answer.job.job_id) < 1100
