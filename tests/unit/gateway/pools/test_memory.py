@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.errors import StoreUnavailable
 from services.gateway import keys
 from services.gateway.pools.memory import RememberedPools
 from services.gateway.ports import WorkerView
@@ -28,6 +29,17 @@ class Gathered(Listed):
 
     def pools(self) -> frozenset[str]:
         return self.named
+
+
+class LosableStore(LocalStore):
+    """A store that tests can take away."""
+
+    away = False
+
+    async def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        if self.away:
+            raise StoreUnavailable("It is away.")
+        return await super().put(key, data, if_absent=if_absent, if_match=if_match)
 
 
 @pytest.fixture
@@ -198,3 +210,20 @@ async def test_a_record_that_cannot_be_read_hides_no_other_and_is_replaced(store
         assert [each.message for each in caplog.records].count("what a pool served can't be read") == 1
     async with remembering(Gathered(view("a", pool="p")), store):
         await written(store, "p", lambda data: data != b"{}")
+
+
+async def test_what_could_not_be_written_is_known_all_the_same_and_written_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with contextlib.closing(LosableStore(tmp_path, min_free_bytes=0)) as store:
+        store.away = True
+        fleet = Gathered(view("a"))
+        async with remembering(fleet, store) as pools:
+            async with asyncio.timeout(20):
+                while "can't be kept now: It is away." not in caplog.text:
+                    await asyncio.sleep(0.01)
+            fleet.become()
+            assert states(pools) == {"p": "gone"}
+            store.away = False
+            await pools.keep()
+            assert await store.keys(keys.POOLS) == [keys.pool("p")]
