@@ -161,6 +161,16 @@ async def test_a_killed_machine_is_an_error_in_words_and_the_group_waits_until_i
     assert (await restore(calls, clip)).segments == together
 
 
+async def test_cancelling_stops_the_ranks_of_all_machines_and_spares_them(
+    group: Group, calls: Calls, clip: Clip, together: dict[Segment, bytes]
+):
+    before, talk = group.ranks, await begun(calls, clip)
+    talk.call.cancel()
+    await calls.until_state("ready", timeout_s=20)
+    assert group.ranks == before
+    assert (await restore(calls, clip)).segments == together
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["rank", "machine"])
 async def test_what_hangs_on_another_machine_costs_its_span_and_its_group(
     group: Group, calls: Calls, clip: Clip, together: dict[Segment, bytes], whole: bool

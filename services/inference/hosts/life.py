@@ -61,6 +61,10 @@ class HostedLife:
                         helper.cancel()
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
+            finally:
+                # All at once: leaving their blocks waits for one after the other.
+                for child in self._children.values():
+                    child.kill()
 
     async def _start(self, rank: pb.RankStart, stack: contextlib.AsyncExitStack) -> None:
         ours, theirs = channel_pair()

@@ -72,7 +72,7 @@ class RemoteHost:
 
     async def _begin(self, orders: Sequence[LoadOrder], stack: contextlib.AsyncExitStack) -> "_RemoteLife":
         # A channel of its own each time: a name may have got another address, and files of TLS may be new.
-        channel = await stack.enter_async_context(open_channel(self._address, self._tls))
+        channel = await stack.enter_async_context(open_channel(self._address, self._tls, near=True))
         stub: Any = rank_host_pb2_grpc.RankHostStub(channel)
         call = stub.Live()
         stack.callback(call.cancel)
