@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from services.gateway.outages import log_failure
+from services.common.errors import ServiceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,6 +59,15 @@ async def finished(work: Coroutine[Any, Any, R]) -> R:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()):
-            # Nobody else hears of it.
-            log_failure(_log, "what a caller who went away had begun failed", error)
+            _tell(error)
         raise
+
+
+def _tell(error: BaseException) -> None:
+    """Of what nobody else hears of."""
+    what = "what a caller who went away had begun failed"
+    if isinstance(error, ServiceError):
+        # An answer as any other.
+        _log.warning("%s: %s", what, error.message)
+    else:
+        _log.error(what, exc_info=error)

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from services.common.errors import WrongState
 from services.gateway.tasks import finished, for_each, together, unless
 
 
@@ -117,14 +118,22 @@ async def test_work_that_must_be_done_is_done_though_its_caller_is_cancelled():
     assert done == [1]
 
 
-async def test_work_that_fails_when_its_caller_is_gone_is_told_of(caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize(
+    ("error", "level", "told"),
+    [(ValueError("wrong"), "ERROR", "had begun failed"), (WrongState("Not now."), "WARNING", "failed: Not now.")],
+)
+async def test_work_that_fails_when_its_caller_is_gone_is_told_of(
+    error: Exception, level: str, told: str, caplog: pytest.LogCaptureFixture
+):
     async def work() -> None:
         await asyncio.sleep(0.01)
-        raise ValueError("wrong")
+        raise error
 
     task = asyncio.create_task(finished(work()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [record.exc_info[1] for record in caplog.records if record.exc_info and isinstance(record.exc_info[1], ValueError)]
+    record = next(record for record in caplog.records if record.message.endswith(told))
+    assert record.levelname == level
+    assert bool(record.exc_info) is (level == "ERROR"), "an answer of ours needs no traceback"
