@@ -101,9 +101,18 @@ async def _needed_by_others(store: Store, book: JobBook, job: Job) -> set[str]:
     found: set[str] = set()
     # Segments of another source have other names.
     for other in await book.sharing(job):
-        plan = await stored_plan(store, other)
+        plan = None if await _is_going(store, other) else await stored_plan(store, other)
         found.update(plan.span_key(span) for span in plan.spans) if plan else None
     return found
+
+
+async def _is_going(store: Store, ref: Ref) -> bool:
+    """Whether a job is being removed: of two that go at once, each began before it looked, so one at least sees the other go."""
+    try:
+        stored = await records.read_job(store, ref)
+    except ValueError:
+        return False
+    return stored is None or stored.job.deleting
 
 
 async def remove_fetched(store: Store, job: Job) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,6 +167,19 @@ async def test_a_job_that_is_deleted_elsewhere_in_the_moment_in_which_it_is_take
         await asyncio.sleep(0.01)
     assert [lease.ref for lease in second.leases.given if lease.ref == JOB], "it was taken up"
     assert JOB not in await second.leases.jobs()
+
+
+async def test_of_two_jobs_that_are_deleted_at_once_at_two_gateways_no_segment_stays(pair: Pair):
+    first, second = pair
+    for name, labels in (("a", ()), ("b", (("x", "y"),))):
+        await first.control.create(ref(name), replace(REQUEST, labels=labels))
+        await first.until(name, State.SUCCEEDED)
+        await second.book.look(ref(name))
+    await first.book.look(ref("b"))
+    # The other one has begun, and looks for what is needed when this one is gone.
+    await second.book.update(ref("b"), jobs.deleting)
+    await first.control.delete(JOB)
+    assert await first.store.keys(keys.segments(LOCAL)) == []
 
 
 async def test_a_deletion_that_was_interrupted_is_finished_by_any_gateway(pair: Pair):
