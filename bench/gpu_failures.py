@@ -29,10 +29,11 @@ from services.common.plan import RestorePlan, Segment
 from services.inference.admission import NOISE
 from services.inference.gpu.memory import Setting
 from services.inference.groups import Group, Groups, choose_layout, load_orders
+from services.inference.launch import RANK_MODULE
 from services.inference.machines import Machines
 from services.inference.messages import SegmentReady, SpanEvent, SpanProgress
 from services.inference.models import find_model
-from services.inference.ranks import RANK_MODULE, RankLimits
+from services.inference.ranks import RankLimits
 from services.inference.restoring import SpanWork, rank_order
 from services.inference.video.process import VideoLimits, VideoProcesses
 

@@ -19,8 +19,8 @@ from services.common.errors import SettingsError
 from services.inference.delivery.catalogue import EMBEDDED_DIRECTORY
 from services.inference.frames import Frames, frames_of, send_frames
 from services.inference.gpu.rank import choose_device, choose_dtype
+from services.inference.launch import RANK_MODULE
 from services.inference.messages import LoadOrder, RankReady, RestoreOrder, rank_checked
-from services.inference.ranks import RANK_MODULE
 
 LOAD = LoadOrder(model="nano", directory=str(EMBEDDED_DIRECTORY / "nano"), device="cpu", dtype="auto", index=0, threads=1)
 
