@@ -277,7 +277,7 @@ async def test_a_connection_that_breaks_leaves_nothing(service: Process, http: h
     request = http.build_request("POST", "/v1/videos", files={"file": (clip.name, clip.read_bytes())}, data={"scale": "2"})
     body = await request.aread()
     host, port = service.ready["rest_address"].rsplit(":", 1)
-    head = f"POST /v1/videos HTTP/1.1\r\nHost: a\r\nContent-Type: {request.headers['content-type']}\r\n"
+    head = f"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['content-type']}\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body[: int(cut * len(body))])
@@ -295,7 +295,7 @@ async def test_an_upload_whose_connection_breaks_keeps_what_was_stored(service: 
         return int((await http.head(f"/v1/uploads/{upload_id}")).headers["upload-offset"])
 
     host, port = service.ready["rest_address"].rsplit(":", 1)
-    head = f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: a\r\nUpload-Offset: 0\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nContent-Length: {len(data)}\r\n\r\n"
     async with asyncio.timeout(30):
         with socket.create_connection((host, int(port))) as connection:
             await asyncio.to_thread(connection.sendall, head.encode() + data[:sent])
