@@ -26,8 +26,8 @@ demo: setup     ## restore a bad clip through all services with the embedded mod
 run: setup      ## the web page on this machine, http://127.0.0.1:7860
 	.venv/bin/seedvr2 up
 
-TESTS_AT_ONCE ?= 2
-test: setup helm-bin ## all tests, two files at a time; TESTS_AT_ONCE=0 one after the other
+TESTS_AT_ONCE ?= 0
+test: setup helm-bin ## all tests; TESTS_AT_ONCE=2 two files at a time
 	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 helm-test: checkov ## the chart: what both Helms render, and what checkov says of it

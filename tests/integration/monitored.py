@@ -42,4 +42,6 @@ async def monitored(directory: Path, rules: Path, workers: int = 1) -> AsyncIter
         targets |= {"g": front.ready["metrics_address"], "ui": page.address}
         prometheus = await stack.enter_async_context(monitoring(directory / "prometheus", targets, rules))
         await prometheus.until("seedvr2_ready == 1", 120)
+        # What moves before the first look at it doesn't show.
+        await prometheus.until(f"count(up == 1) == {len(targets)}", 60)
         yield Monitored(prometheus=prometheus, workers=fleet, gateway=front)
