@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from services.common.rpc.status import error_of
 from tests.unit.inference.clips import Clip, plan_for, task_for
 
 _READY_S = 120.0
+_LOSSLESS = {"encoder_options": (("crf", "0"), ("preset", "ultrafast"))}
+"""Of a plan whose segments can be compared sample by sample."""
 
 
 class RankServer:
@@ -189,3 +191,20 @@ async def talk_on(talk: Conversation) -> None:
     """Read to the end what was begun to be sent."""
     while (message := await talk.call.read()) is not grpc.aio.EOF:
         await talk._hear(message)
+
+
+async def restored(worker: Worker, clip: Clip) -> dict[Segment, bytes]:
+    """What a worker makes of a clip."""
+    async with connected(worker) as calls:
+        return (await restore(calls, clip)).segments
+
+
+async def restore(calls: Calls, clip: Clip) -> Conversation:
+    """A span of all of a clip, held to its end."""
+    return await calls.restore(await calls.task(clip, plan=_LOSSLESS), packets_of(clip)).hold()
+
+
+async def begun(calls: Calls, clip: Clip, **changes: Any) -> Conversation:
+    """A span in its middle."""
+    talk = calls.restore(replace(await calls.task(clip), **changes), packets_of(clip))
+    return await talk.hold(until=lambda t: "vae_encode" in t.stages)

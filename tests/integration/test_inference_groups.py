@@ -5,9 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -16,12 +14,11 @@ from numpy.typing import NDArray
 
 from services.common.errors import DeadlinePassed, GpuOutOfMemory, WorkerBroken
 from services.common.plan import Segment
-from tests.integration.inference_worker import Calls, Conversation, Worker, connected, packets_of, talk_on
+from tests.integration.inference_worker import Calls, Worker, begun, connected, packets_of, restore, restored, talk_on
 from tests.unit.inference.clips import Clip, decoded, make_clip, read_clip
 
 pytestmark = pytest.mark.integration
 
-LOSSLESS = {"encoder_options": (("crf", "0"), ("preset", "ultrafast"))}
 PAIR = {"ranks": 2, "sequence": 2, "rank_stop_s": 2}
 
 
@@ -61,21 +58,6 @@ def large() -> Clip:
 def undisturbed(pair: Worker, clip: Clip) -> dict[Segment, bytes]:
     """What the pair makes of the clip when nothing happens."""
     return asyncio.run(restored(pair, clip))
-
-
-async def restored(worker: Worker, clip: Clip) -> dict[Segment, bytes]:
-    async with connected(worker) as calls:
-        return (await restore(calls, clip)).segments
-
-
-async def restore(calls: Calls, clip: Clip) -> Conversation:
-    return await calls.restore(await calls.task(clip, plan=LOSSLESS), packets_of(clip)).hold()
-
-
-async def begun(calls: Calls, clip: Clip, **changes: Any) -> Conversation:
-    """A span in its middle."""
-    talk = calls.restore(replace(await calls.task(clip), **changes), packets_of(clip))
-    return await talk.hold(until=lambda t: "vae_encode" in t.stages)
 
 
 def samples(segments: dict[Segment, bytes]) -> NDArray[np.int16]:

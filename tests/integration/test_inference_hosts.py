@@ -4,7 +4,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ import pytest
 from services.common.errors import DeadlinePassed, WorkerBroken
 from services.common.plan import Segment
 from tests.certificates import Authority
-from tests.integration.inference_worker import Calls, Conversation, RankServer, Worker, connected, packets_of, talk_on
+from tests.integration.inference_worker import Calls, RankServer, Worker, begun, connected, restore, restored, talk_on
 from tests.s3 import free_ports
 from tests.unit.inference.clips import Clip, make_clip, read_clip
 
 pytestmark = pytest.mark.integration
-
-LOSSLESS = {"encoder_options": (("crf", "0"), ("preset", "ultrafast"))}
 
 
 class Group:
@@ -85,21 +82,6 @@ def together(tmp_path_factory: pytest.TempPathFactory, clip: Clip) -> dict[Segme
         return asyncio.run(restored(pair, clip))
     finally:
         pair.end()
-
-
-async def restored(worker: Worker, clip: Clip) -> dict[Segment, bytes]:
-    async with connected(worker) as calls:
-        return (await restore(calls, clip)).segments
-
-
-async def restore(calls: Calls, clip: Clip) -> Conversation:
-    return await calls.restore(await calls.task(clip, plan=LOSSLESS), packets_of(clip)).hold()
-
-
-async def begun(calls: Calls, clip: Clip, **changes: Any) -> Conversation:
-    """A span in its middle."""
-    talk = calls.restore(replace(await calls.task(clip), **changes), packets_of(clip))
-    return await talk.hold(until=lambda t: "vae_encode" in t.stages)
 
 
 async def until_gone(processes: list[psutil.Process]) -> None:
