@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PEER = re.compile(r"ipv[46]:(?P<host>.*):\d+")
 
@@ -13,6 +14,14 @@ _PEER = re.compile(r"ipv[46]:(?P<host>.*):\d+")
 def parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
     """Addresses (192.0.2.1) and networks (10.0.0.0/8). Raises ValueError."""
     return tuple(ipaddress.ip_network(entry, strict=False) for entry in entries)
+
+
+def parse_address(text: str) -> Address | None:
+    """An address; None where it is none, as a name."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def peer_host(peer: str) -> str:
@@ -23,9 +32,8 @@ def peer_host(peer: str) -> str:
 
 def is_within(host: str, networks: Iterable[Network]) -> bool:
     """Whether a machine is in one of the networks."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = parse_address(host)
+    if address is None:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return any(address in network for network in networks)

@@ -124,7 +124,5 @@ async def remove_fetched(store: Store, job: Job) -> None:
 
 async def _age_s(store: Store, key: str) -> float | None:
     """Seconds since an object was written; None: there is none."""
-    try:
-        return time.time() - await store.modified(key)
-    except NotFound:
-        return None
+    written = await records.last_written(store, key)
+    return None if written is None else time.time() - written

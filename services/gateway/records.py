@@ -62,11 +62,7 @@ async def read_again(store: Store, job: Job) -> Stored | None:
 
 async def is_written(store: Store, ref: Ref) -> bool:
     """Whether there is a job, or what is left of one that is being deleted."""
-    try:
-        await store.size(keys.job(ref, "request.json"))
-    except NotFound:
-        return False
-    return True
+    return await _is_there(store, keys.job(ref, "request.json"))
 
 
 async def write_request(store: Store, job: Job) -> None:
@@ -100,6 +96,11 @@ async def mark(store: Store, ref: Ref) -> None:
 async def unmark(store: Store, ref: Ref) -> None:
     """Nothing is left to do for a job."""
     await store.delete(keys.active(ref))
+
+
+async def is_marked(store: Store, ref: Ref) -> bool:
+    """Whether gateways look after a job."""
+    return await _is_there(store, keys.active(ref))
 
 
 async def marked(store: Store, owner: str = "") -> list[Ref]:
@@ -136,6 +137,22 @@ async def remove_remains(store: Store, ref: Ref) -> None:
     names = await store.keys(keys.job(ref, ""))
     for name in (n for n in names if n != keys.job(ref, "request.json")):
         await store.delete(name)
+
+
+async def last_written(store: Store, key: str) -> float | None:
+    """When an object was written last, in seconds since 1970; None: there is none."""
+    try:
+        return await store.modified(key)
+    except NotFound:
+        return None
+
+
+async def _is_there(store: Store, key: str) -> bool:
+    try:
+        await store.size(key)
+    except NotFound:
+        return False
+    return True
 
 
 async def _state(store: Store, ref: Ref) -> tuple[bytes | None, str | None]:

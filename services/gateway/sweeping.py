@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from services.common.errors import JobNotFound, NewerRelease, NotFound, ServiceError, UploadNotFound, WrongState
+from services.common.errors import JobNotFound, NewerRelease, ServiceError, UploadNotFound, WrongState
 from services.common.metrics import GatewayMetrics
 from services.gateway import keys, records
 from services.gateway.cleaning import stored_plan
@@ -127,24 +127,17 @@ class Sweeper:
 
     async def _look_at_remains(self, ref: Ref) -> None:
         names = await self._store.keys(keys.job(ref, ""))
-        if names and await self._is_old(names, self._settings.leftover_s) and not await self._is_marked(ref):
+        if names and await self._is_old(names, self._settings.leftover_s) and not await records.is_marked(self._store, ref):
             # Whoever looks after marked jobs removes them, once the mark is old, too.
             await records.mark(self._store, ref)
 
     async def _look_at_job(self, job: Job) -> None:
         if job.deleting or not job.state.ended:
             # Of an earlier release, or unmarked in an unlucky moment; or gone by now, and whoever removes a job unmarks it last.
-            if not await self._is_marked(job.ref) and await records.is_written(self._store, job.ref):
+            if not await records.is_marked(self._store, job.ref) and await records.is_written(self._store, job.ref):
                 await records.mark(self._store, job.ref)
         elif self._is_over(job.ended_at or job.created_at, self._settings.keep_jobs_s):
             await self._remove_job(job)
-
-    async def _is_marked(self, ref: Ref) -> bool:
-        try:
-            await self._store.size(keys.active(ref))
-        except NotFound:
-            return False
-        return True
 
     async def _remove_job(self, job: Job) -> None:
         try:
@@ -233,7 +226,7 @@ class Sweeper:
 
     async def _is_gone(self, ref: Ref) -> bool:
         # A job that is just being created is marked first, and driven last, with a lease that begins anew.
-        return not (await self._is_marked(ref) or await self._store.keys(keys.job(ref, "")))
+        return not (await records.is_marked(self._store, ref) or await self._store.keys(keys.job(ref, "")))
 
     # ---- time ----
 
@@ -243,10 +236,7 @@ class Sweeper:
         return not found or time.time() - max(found) > seconds
 
     async def _modified(self, name: str) -> float | None:
-        try:
-            return await self._store.modified(name)
-        except NotFound:
-            return None
+        return await records.last_written(self._store, name)
 
     def _is_over(self, since: float, kept_s: float) -> bool:
         return bool(kept_s) and time.time() - since > kept_s

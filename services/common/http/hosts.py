@@ -4,12 +4,13 @@ A site's name can be made to lead to 127.0.0.1 (DNS rebinding). A browser then s
 site's own, and lets the site's scripts read what it answers. An address can't be made to lead elsewhere, nor can localhost.
 """
 
-import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.common.addresses import parse_address
 
 STATUS = 421
 """Misdirected Request, with which others are refused."""
@@ -32,7 +33,7 @@ class KnownHosts:
 
     def _is_known(self, headers: Headers) -> bool:
         name = _name_in(headers.get("host", ""))
-        return name in self._names or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+        return name in self._names or name == "localhost" or name.endswith(".localhost") or parse_address(name) is not None
 
 
 def _name_in(host: str) -> str:
@@ -44,12 +45,5 @@ def _name_in(host: str) -> str:
 
 
 def _is_this_machine(name: str) -> bool:
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    address = parse_address(name)
+    return name == "localhost" or (address is not None and address.is_loopback)

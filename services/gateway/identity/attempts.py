@@ -3,6 +3,7 @@
 import ipaddress
 from collections import OrderedDict, deque
 
+from services.common.addresses import parse_address
 from services.common.errors import LoginsLimited
 
 
@@ -40,8 +41,5 @@ class FailedLogins:
 
 def _group(address: str) -> str:
     """Addresses that one person can have: of IPv6 the network of 64 bits."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    parsed = parse_address(address)
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed is not None and parsed.version == 6 else address
